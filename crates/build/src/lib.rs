@@ -1,0 +1,2 @@
+//! Dockerfile to ops to cached execution.
+#![forbid(unsafe_code)]

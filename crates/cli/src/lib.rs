@@ -1,0 +1,2 @@
+//! Every command a user types.
+#![forbid(unsafe_code)]

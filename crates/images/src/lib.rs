@@ -1,0 +1,2 @@
+//! The image life: resolve, tag, save, load, import, history, prune; publishes layers.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Bridge, veth, nf_tables, IPAM, ports, reconcile. Sync.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Distribution API server, identities, rights, quotas, gates.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Entries to packages to findings; advisory database; SBOM and report formats.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! eBPF programs for cgroup v2 devices: load and attach.

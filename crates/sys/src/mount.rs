@@ -1,0 +1,1 @@
+//! Mounts: the new mount API, detached trees, pivot_root.

@@ -1,0 +1,1 @@
+//! Namespaces: entering and making them, on throw-away threads or in single-threaded children.

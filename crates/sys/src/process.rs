@@ -1,0 +1,1 @@
+//! Processes: clone3, pidfd, spawn with descriptors, capabilities, rlimits, prctl.

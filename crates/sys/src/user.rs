@@ -1,0 +1,1 @@
+//! User and group identities of a thread.

@@ -1,0 +1,2 @@
+//! Image-from-text fixtures, namespace sandbox, peers.
+#![forbid(unsafe_code)]

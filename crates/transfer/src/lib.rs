@@ -1,0 +1,2 @@
+//! Registry client: auth, pull, push, mirrors, referrers, resume.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Printer, tables, hints, progress bars, flag tables.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Docker Engine API types and our own: serde only.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! Benchmarks, checks, generators.
+#![forbid(unsafe_code)]
+
+fn main() {}
