@@ -6,6 +6,7 @@
 
 mod cancel;
 mod event;
+mod failure;
 mod kind;
 mod progress;
 mod sanitize;
@@ -13,6 +14,7 @@ mod secret;
 
 pub use cancel::{Cancel, Cancelled};
 pub use event::{Event, EventKind, EventSink, NoEvents};
+pub use failure::Failure;
 pub use kind::ErrorKind;
 pub use progress::{NoProgress, Progress, ProgressSink};
 pub use sanitize::sanitize;
