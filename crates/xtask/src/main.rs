@@ -1,4 +1,30 @@
-//! Benchmarks, checks, generators.
+//! `cargo xtask`: the chores of the repository that are no tests.
 #![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a developer's tool: it starts programs and prints")]
 
-fn main() {}
+mod record;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of the sampan repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Run the command lines of crates/sampan/tests/recorded on the real Docker and write down what it prints.
+    Record {
+        /// Names of the files, without folder and `.txt`; none: all.
+        names: Vec<String>,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().chore {
+        Chore::Record { names } => record::record(&names),
+    }
+}

@@ -1,0 +1,66 @@
+//! Where the outside world is: the repository, the binary under test, peers, test data.
+
+use std::path::{Path, PathBuf};
+
+/// The repository's root.
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("/")).to_owned()
+}
+
+/// The directory that cargo builds into.
+#[must_use]
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The program under test: `SAMPAN_BIN`, else the debug build.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn sampan() -> PathBuf {
+    let path = std::env::var_os("SAMPAN_BIN").map_or_else(|| target().join("debug/sampan"), PathBuf::from);
+    assert!(path.is_file(), "{} is missing; run `cargo build` (./test does)", path.display());
+    path
+}
+
+/// The folder of the peers' rigs: `SAMPAN_PEERS`, else `../shared/peers` where it exists.
+#[must_use]
+pub fn peers() -> Option<PathBuf> {
+    let path = std::env::var_os("SAMPAN_PEERS").map_or_else(|| root().join("../shared/peers"), PathBuf::from);
+    path.join("peers").is_file().then_some(path)
+}
+
+/// The folder of real images and template cases: `SAMPAN_TESTDATA`, else `../shared/testdata` where it exists.
+#[must_use]
+pub fn testdata() -> Option<PathBuf> {
+    let path = std::env::var_os("SAMPAN_TESTDATA").map_or_else(|| root().join("../shared/testdata"), PathBuf::from);
+    path.is_dir().then_some(path)
+}
+
+/// The unmodified docker CLI: `SAMPAN_DOCKER_CLI`, else the peers' one, else `docker` on the PATH.
+#[must_use]
+pub fn docker_cli() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("SAMPAN_DOCKER_CLI") {
+        return Some(PathBuf::from(path));
+    }
+    let home = std::env::var_os("PEERS_HOME").map_or_else(|| PathBuf::from("/var/cache/sampan-peers"), PathBuf::from);
+    let installed = home.join("bin/docker");
+    if installed.is_file() {
+        return Some(installed);
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join("docker")).find(|file| file.is_file())
+}
+
+/// A static busybox: `SAMPAN_BUSYBOX`, else the one of Debian's busybox-static.
+///
+/// # Panics
+/// When the package is not installed.
+#[must_use]
+pub fn busybox() -> PathBuf {
+    let path = std::env::var_os("SAMPAN_BUSYBOX").map_or_else(|| PathBuf::from("/bin/busybox"), PathBuf::from);
+    assert!(path.is_file(), "{} is missing; install Debian's busybox-static (./test does)", path.display());
+    path
+}
