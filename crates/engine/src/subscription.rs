@@ -111,6 +111,18 @@ impl<T> Subscription<T> {
         }
     }
 
+    /// Waits for the next item until a moment; `None` at the end and when the time is over.
+    pub fn recv_deadline(&mut self, end: std::time::Instant) -> Option<T> {
+        let mut queue = self.shared.lock();
+        loop {
+            if let Some(item) = queue.items.pop_front() {
+                return Some(item);
+            }
+            let left = end.checked_duration_since(std::time::Instant::now()).filter(|_| !queue.closed)?;
+            queue = self.shared.arrived.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// The next item if one is there.
     pub fn try_recv(&mut self) -> Option<T> {
         self.shared.lock().items.pop_front()

@@ -3,6 +3,9 @@
 //! One module per subject, each a safe interface in terms of file descriptors. Nothing here knows containers, images or
 //! Docker; nothing here keeps global state. Every `unsafe` block carries a SAFETY comment.
 
+#[macro_use]
+mod macros;
+
 pub mod bpf;
 pub mod cgroup;
 pub mod dir;

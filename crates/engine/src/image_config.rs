@@ -1,0 +1,2 @@
+//! An image's configuration in the engine's words, and back.
+

@@ -1,0 +1,85 @@
+//! Starting: from a row to a running process.
+
+use std::sync::Arc;
+
+use crate::Engine;
+use crate::clock;
+use crate::error::EngineError;
+use crate::model::Status;
+use crate::table::Container;
+
+impl Engine {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// [`EngineError::NotModified`] when it runs already; [`EngineError::Conflict`] while it is paused or being removed;
+    /// the sandbox's failures with Docker's texts, which are also kept in the container's state.
+    pub fn start(&self, name: &str) -> Result<(), EngineError> {
+        let container = self.table().find(name)?;
+        let operation = container.begin();
+        {
+            let mut facts = container.facts();
+            match facts.state.status {
+                Status::Running => return Err(EngineError::NotModified(format!("Container {name} is already running"))),
+                Status::Paused => return Err(EngineError::Conflict("cannot start a paused container, try unpause instead".into())),
+                Status::Removing => {
+                    return Err(EngineError::Conflict("container is marked for removal and cannot be started".into()));
+                }
+                Status::Dead => return Err(EngineError::Conflict("container is marked as dead and cannot be started".into())),
+                Status::Created | Status::Exited | Status::Restarting => {}
+            }
+            facts.state.manually_stopped = false;
+            facts.state.restart_count = 0;
+            facts.restart_delay = 0;
+            if let Some(cancel) = facts.restart_cancel.take() {
+                cancel.cancel();
+            }
+        }
+        let started = self.start_locked(&container);
+        drop(operation);
+        if started.is_err() && container.facts().spec.host.auto_remove {
+            self.auto_remove(&container);
+        }
+        started
+    }
+
+    /// Starts a container whose operation lock is held.
+    pub(crate) fn start_locked(&self, container: &Arc<Container>) -> Result<(), EngineError> {
+        let request = self.start_request(container)?;
+        match self.sandboxes().start(request) {
+            Ok(running) => {
+                let mut facts = container.facts();
+                facts.run += 1;
+                facts.stopping = false;
+                let state = &mut facts.state;
+                state.status = Status::Running;
+                state.pid = running.pid;
+                state.exit_code = 0;
+                state.error.clear();
+                state.oom_killed = false;
+                state.has_been_started = true;
+                state.started_at = clock::now_nanos();
+                crate::request::remember_network(state, &running);
+                let stored = self.rows().update_state(&facts.spec.id, &facts.state);
+                drop(facts);
+                self.container_event(container, "start", &[]);
+                self.supervise(container);
+                stored
+            }
+            Err(error) => {
+                let mut facts = container.facts();
+                facts.pending.clear();
+                facts.state.exit_code = error.exit_code();
+                facts.state.error = error.to_string();
+                if facts.state.status == Status::Restarting {
+                    facts.state.status = Status::Exited;
+                }
+                let stored = self.rows().update_state(&facts.spec.id, &facts.state);
+                facts.tell_exit(false);
+                drop(facts);
+                stored?;
+                Err(EngineError::room(&error))
+            }
+        }
+    }
+}
