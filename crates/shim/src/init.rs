@@ -56,11 +56,11 @@ fn reap(pid: u32) -> Option<Ended> {
 
 /// The child: own process group, foreground of the terminal if there is one, then the program.
 fn child(words: &[CString]) -> ! {
-    drop(rustix::process::setpgid(None, None));
+    let _best_effort = rustix::process::setpgid(None, None);
     // Giving oneself the terminal from the background raises SIGTTOU, which is still blocked here.
     const _: (i32, i32) = (SIGTTIN, SIGTTOU);
     if let Ok(group) = rustix::process::getpgid(None) {
-        drop(rustix::termios::tcsetpgrp(rustix::stdio::stdin(), group));
+        let _best_effort = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), group);
     }
     process::reset_signals();
     let environment: Vec<CString> = environment();

@@ -100,7 +100,7 @@ fn child(plan: &Plan, descriptors: Descriptors, parent: &OwnedFd) -> Fault {
 
 fn prepare(plan: &Plan, descriptors: Descriptors, parent: &OwnedFd) -> Result<(), Fault> {
     // Until exec nobody inside may trace this process and use its descriptors (CVE-2016-9962).
-    drop(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable));
+    let _best_effort = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let (message, _) = sock::receive(parent.as_fd(), true).map_err(Fault::new(Stage::Namespace {}, "handshake"))?;
     if message != b"go" {
         return Err(Fault { stage: Stage::Namespace {}, errno: 0, detail: "parent went away".into() });

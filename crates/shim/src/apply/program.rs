@@ -67,7 +67,7 @@ pub fn exec(init: &OwnedFd, namespaces: u64, cgroup_plan: &CgroupPlan, plan: &Pr
 
 fn exec_child(init: &OwnedFd, namespaces: NewNamespaces, plan: &ProcessPlan, stdio: Stdio, parent: &OwnedFd) -> Fault {
     let prepared = || -> Result<(), Fault> {
-        drop(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable));
+        let _best_effort = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         let (message, _) = sock::receive(parent.as_fd(), true).map_err(Fault::new(Stage::Namespace {}, "handshake"))?;
         if message != b"go" {
             return Err(Fault { stage: Stage::Namespace {}, errno: 0, detail: "parent went away".into() });
@@ -211,7 +211,7 @@ fn set_apparmor(profile: &str) -> io::Result<()> {
 /// Makes three descriptors the standard streams; they are given to the user, so that `/dev/stdout` can be opened again.
 pub(crate) fn take_pipes(pipes: &[OwnedFd; 3], uid: u32) -> Result<(), Fault> {
     let fault = |error: rustix::io::Errno| Fault::new(Stage::Stdio {}, "pipes")(error.into());
-    drop(rustix::process::setsid());
+    let _best_effort = rustix::process::setsid();
     let user = rustix::fs::Uid::from_raw(uid);
     for pipe in pipes {
         let is_pipe = rustix::fs::fstat(pipe).is_ok_and(|facts| rustix::fs::FileType::from_raw_mode(facts.st_mode).is_fifo());
@@ -227,7 +227,7 @@ pub(crate) fn take_pipes(pipes: &[OwnedFd; 3], uid: u32) -> Result<(), Fault> {
 /// Makes a terminal the standard streams and the controlling terminal of a new session.
 pub(crate) fn take_terminal(slave: &OwnedFd, plan: &ProcessPlan) -> Result<(), Fault> {
     let fault = |error: rustix::io::Errno| Fault::new(Stage::Stdio {}, "terminal")(error.into());
-    drop(rustix::process::setsid());
+    let _best_effort = rustix::process::setsid();
     rustix::process::ioctl_tiocsctty(slave).map_err(fault)?;
     if plan.width > 0 && plan.height > 0 {
         sampan_sys::pty::resize(slave.as_fd(), plan.width, plan.height).map_err(Fault::new(Stage::Stdio {}, "terminal size"))?;

@@ -213,7 +213,7 @@ impl Child {
         if self.close_after_input {
             if self.terminal && let Some(stdin) = &self.ours.stdin {
                 // On a terminal the end of input is a character.
-                drop(rustix::io::write(stdin, &[4]));
+                let _best_effort = rustix::io::write(stdin, &[4]);
             }
             self.ours.stdin = None;
         }

@@ -17,7 +17,7 @@ pub use streams::{RAW_HEADER, frame};
 /// # Errors
 /// When the loop itself cannot run; nothing of the container is lost then but the reporting.
 pub fn main(connection: OwnedFd) -> io::Result<()> {
-    drop(rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)));
+    let _best_effort = rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1));
     // The kernel should take containers before their shims; without CAP_SYS_RESOURCE it may not be told.
     drop(std::fs::write("/proc/self/oom_score_adj", "-999"));
     server::Server::new(connection)?.run()
