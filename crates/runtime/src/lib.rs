@@ -8,7 +8,11 @@ pub mod caps;
 pub mod cgroups;
 pub mod devices;
 mod host;
+pub mod logs;
+pub mod options;
+pub mod plan;
 pub mod seccomp;
+pub mod shims;
 pub mod users;
 
 pub use host::Host;
