@@ -1,2 +1,11 @@
-//! Tar and compression as streams of entries, both ways, with limits. No file system.
+//! Tar and compression as streams, both ways. No file system: bytes in, facts out.
+//!
+//! Archives come from strangers: every length is limited, a lying or truncated archive is an error, nothing panics.
 #![forbid(unsafe_code)]
+
+mod compress;
+mod hash;
+pub mod tar;
+
+pub use compress::{Compression, Decompress};
+pub use hash::Hashing;

@@ -1,2 +1,10 @@
-//! Durable files, read-only mappings, one-writer SQLite: mechanism, no tables.
+//! Durable files and the one-writer database: mechanism, no tables.
 #![forbid(unsafe_code)]
+
+mod db;
+mod file;
+mod trash;
+
+pub use db::{Db, DbError};
+pub use file::write_atomic;
+pub use trash::Trash;

@@ -1,2 +1,19 @@
-//! Directories to entries and back by fd: extraction, packing, diff, overlay mounts.
+//! Directories and entries, by descriptor: extraction, packing, differences, overlay mounts, and the file half of `cp`.
+//!
+//! No path is ever resolved by the kernel outside the root it belongs to. Knows no rows and no images.
 #![forbid(unsafe_code)]
+
+mod changes;
+mod copy;
+mod extract;
+mod overlay;
+mod pack;
+
+pub use changes::{Change, ChangeKind, changes};
+pub use copy::{PathStat, archive_path, put_archive, stat_path};
+pub use extract::{ExtractError, Extracted, Mode, extract};
+pub use overlay::{mount as overlay_mount, private_directory};
+pub use pack::{PackMode, Packed, pack, pack_below};
+
+/// The attribute that makes a directory of an upper layer hide the lower ones.
+const OPAQUE: &str = "trusted.overlay.opaque";

@@ -1,2 +1,17 @@
-//! Every table of meta.db and its migrations; content-addressed files; garbage collection.
+//! Every table of meta.db, and the files beside it: blobs, layers, containers, volumes, networks.
+//!
+//! ```text
+//! VERSION lock meta.db bin/ blobs/ALGO/ab/HEX layers/DIFFID.GEN/fs containers/ID volumes/NAME ingest/ trash/
+//! ```
+//! Rows before files for deletion, files before rows for creation. A layer's path is never used again (`.GEN`).
 #![forbid(unsafe_code)]
+
+mod entities;
+mod images;
+mod layers;
+mod root;
+
+pub use entities::{ContainerRow, InsertError};
+pub use images::{ImageRow, TagRow};
+pub use layers::LayerRow;
+pub use root::{OpenError, Store};

@@ -1,0 +1,48 @@
+//! Hashing and counting of what flows by.
+
+use std::io::{self, Read, Write};
+
+use sampan_oci::Digest;
+use sha2::{Digest as _, Sha256};
+
+/// A reader or writer that takes the SHA-256 of what passes.
+#[derive(Debug)]
+pub struct Hashing<T> {
+    inner: T,
+    hash: Sha256,
+    count: u64,
+}
+
+impl<T> Hashing<T> {
+    /// Wraps a stream.
+    pub fn new(inner: T) -> Self {
+        Self { inner, hash: Sha256::new(), count: 0 }
+    }
+
+    /// The stream, the digest and the number of bytes.
+    pub fn finish(self) -> (T, Digest, u64) {
+        (self.inner, Digest::from_sha256(self.hash.finalize().into()), self.count)
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        self.count += count as u64;
+        Ok(count)
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        self.count += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

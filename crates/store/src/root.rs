@@ -1,0 +1,179 @@
+//! The data root: its lock, its version, its folders, its database.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sampan_base::ErrorKind;
+use sampan_durable::{Db, DbError, Trash, write_atomic};
+use sampan_sys::file;
+
+/// The layout that this program writes.
+const VERSION: &str = "1";
+
+/// Steps of the database's layout; only ever appended to.
+const MIGRATIONS: &[&str] = &[
+    "CREATE TABLE layers (
+        diff_id TEXT PRIMARY KEY, generation INTEGER NOT NULL, boot TEXT NOT NULL, size INTEGER NOT NULL, content INTEGER NOT NULL
+     ) STRICT;
+     CREATE TABLE images (id TEXT PRIMARY KEY, config BLOB NOT NULL, size INTEGER NOT NULL, created INTEGER NOT NULL, tagged INTEGER NOT NULL) STRICT;
+     CREATE TABLE image_layers (image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE, position INTEGER NOT NULL, diff_id TEXT NOT NULL,
+        PRIMARY KEY (image, position)) STRICT;
+     CREATE INDEX image_layers_by_layer ON image_layers(diff_id);
+     CREATE TABLE tags (reference TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images(id)) STRICT;
+     CREATE TABLE parents (image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE, parent TEXT NOT NULL) STRICT;
+     CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, spec TEXT NOT NULL, state TEXT NOT NULL, image TEXT) STRICT;
+     CREATE TABLE volumes (name TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+     CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+     CREATE TABLE generations (last INTEGER NOT NULL) STRICT;
+     INSERT INTO generations VALUES (0);",
+];
+
+/// A data root that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another daemon has it.
+    #[error("another daemon uses the data root {0}: stop it, or give --data-root another directory")]
+    Locked(String),
+    /// A newer program wrote it.
+    #[error("the data root {path} has layout {found}, this program knows {VERSION}: use the newer program")]
+    Newer {
+        /// Where.
+        path: String,
+        /// Which.
+        found: String,
+    },
+    /// The disk failed.
+    #[error("open data root {path}")]
+    Io {
+        /// Where.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl sampan_base::Failure for OpenError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Locked(_) => ErrorKind::Conflict,
+            _ => ErrorKind::Internal,
+        }
+    }
+}
+
+/// An open data root.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    pub(crate) db: Db,
+    trash: Trash,
+    boot: String,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens a data root, makes it if it is new, and clears what an unclean end left.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(root: &Path) -> Result<Self, OpenError> {
+        let fail = |source| OpenError::Io { path: root.display().to_string(), source };
+        make_folder(root).map_err(fail)?;
+        let lock = file::try_lock(&root.join("lock")).map_err(fail)?.ok_or_else(|| OpenError::Locked(root.display().to_string()))?;
+        let version = root.join("VERSION");
+        match std::fs::read_to_string(&version) {
+            Ok(found) if found.trim() == VERSION => {}
+            Ok(found) => return Err(OpenError::Newer { path: root.display().to_string(), found: found.trim().to_owned() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => write_atomic(&version, VERSION.as_bytes()).map_err(fail)?,
+            Err(error) => return Err(fail(error)),
+        }
+        for folder in ["bin", "blobs", "layers", "containers", "volumes", "ingest"] {
+            make_folder(&root.join(folder)).map_err(fail)?;
+        }
+        let trash = Trash::open(&root.join("trash")).map_err(fail)?;
+        let db = Db::open(&root.join("meta.db"), MIGRATIONS)?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(fail)?.trim().to_owned();
+        let store = Self { root: root.to_owned(), db, trash, boot, _lock: lock };
+        store.sweep()?;
+        Ok(store)
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// This boot of the machine.
+    pub(crate) fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// Takes a file or tree away: renamed at once, unlinked in the background.
+    ///
+    /// # Errors
+    /// A failing disk.
+    pub fn discard(&self, path: &Path) -> io::Result<()> {
+        self.trash.discard(path)
+    }
+
+    /// A fresh folder for an operation's unfinished files, on the same file system as all others.
+    ///
+    /// # Errors
+    /// A failing disk.
+    pub fn staging(&self) -> io::Result<PathBuf> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let path = self.root.join("ingest").join(hex::encode(random));
+        make_folder(&path)?;
+        Ok(path)
+    }
+
+    /// A remembered fact of this data root.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn fact(&self, key: &str) -> Result<Option<String>, DbError> {
+        use rusqlite::OptionalExtension as _;
+        self.db.read("read fact", |connection| connection.query_row("SELECT value FROM facts WHERE key = ?", [key], |row| row.get(0)).optional())
+    }
+
+    /// Remembers a fact.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn set_fact(&self, key: &str, value: &str) -> Result<(), DbError> {
+        self.db.write("write fact", |transaction| transaction.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", [key, value]).map(drop))
+    }
+
+    /// After a start: unfinished work goes, layers that an unclean boot may have damaged go, folders without a row go.
+    fn sweep(&self) -> Result<(), OpenError> {
+        let fail = |source| OpenError::Io { path: self.root.display().to_string(), source };
+        for entry in std::fs::read_dir(self.root.join("ingest")).map_err(fail)?.flatten() {
+            self.discard(&entry.path()).map_err(fail)?;
+        }
+        let known: std::collections::HashSet<PathBuf> = self.layers()?.into_iter().map(|layer| self.layer_folder(&layer)).collect();
+        for entry in std::fs::read_dir(self.root.join("layers")).map_err(fail)?.flatten() {
+            if !known.contains(&entry.path()) {
+                self.discard(&entry.path()).map_err(fail)?;
+            }
+        }
+        let containers: std::collections::HashSet<String> = self.containers()?.into_iter().map(|row| row.id).collect();
+        for entry in std::fs::read_dir(self.root.join("containers")).map_err(fail)?.flatten() {
+            if !containers.contains(entry.file_name().to_string_lossy().as_ref()) {
+                self.discard(&entry.path()).map_err(fail)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o710).create(path)
+}
