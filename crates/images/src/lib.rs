@@ -1,2 +1,141 @@
-//! The image life: resolve, tag, save, load, import, history, prune; publishes layers.
+//! The life of images: load, import, commit, tag, find, list, history, save, remove, prune.
+//!
+//! The only writer of rows of images, layers and tags. Everything that comes in is staged, checked against its digests, made
+//! durable, and only then named.
 #![forbid(unsafe_code)]
+
+mod build;
+mod error;
+mod find;
+mod load;
+mod remove;
+mod save;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sampan_base::{Event, EventKind, EventSink};
+use sampan_oci::{DiffId, ImageConfig, ImageId, Reference};
+use sampan_store::Store;
+
+pub use build::{CommitOptions, ImportOptions};
+pub use error::ImageError;
+pub use find::{HistoryItem, ImageFilter};
+pub use load::Loaded;
+pub use remove::{Pruned, Removed};
+
+/// The images of a data root.
+pub struct Images {
+    store: Arc<Store>,
+    events: Arc<dyn EventSink>,
+    /// Serialises what adds and what removes: a removal must not take what an addition counts on.
+    change: Mutex<()>,
+}
+
+/// An image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// Digest of its config.
+    pub id: ImageId,
+    /// Its config.
+    pub config: ImageConfig,
+    /// Its names, familiar and sorted.
+    pub references: Vec<String>,
+    /// Bytes of its files.
+    pub size: u64,
+    /// When it came here or was last tagged, nanoseconds since the epoch.
+    pub tagged: i64,
+    /// The image it was committed from.
+    pub parent: Option<String>,
+}
+
+impl Image {
+    /// Its layers, lowest first.
+    #[must_use]
+    pub fn layers(&self) -> &[DiffId] {
+        &self.config.rootfs.diff_ids
+    }
+
+    /// When it was made, seconds since the epoch.
+    #[must_use]
+    pub fn created(&self) -> i64 {
+        let time = self.config.created.as_ref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        time.map_or(0, jiff::Timestamp::as_second)
+    }
+}
+
+impl std::fmt::Debug for Images {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Images").field("root", &self.store.root()).finish_non_exhaustive()
+    }
+}
+
+impl Images {
+    /// Works on a data root.
+    #[must_use]
+    pub fn open(store: Arc<Store>, events: Arc<dyn EventSink>) -> Self {
+        Self { store, events, change: Mutex::new(()) }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn begin(&self) -> MutexGuard<'_, ()> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn event(&self, action: &str, id: &str, name: &str) {
+        let attributes = if name.is_empty() { Vec::new() } else { vec![("name".to_owned(), name.to_owned())] };
+        self.events.publish(Event { kind: EventKind::Image, action: action.into(), id: id.into(), attributes, time_nano: 0 });
+    }
+
+    /// Gives an image another name.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub fn tag(&self, source: &str, reference: &str) -> Result<(), ImageError> {
+        let image = self.resolve(source)?;
+        let reference = Reference::parse_normalized(reference)?;
+        if reference.digest().is_some() {
+            return Err(ImageError::Invalid("refusing to create a tag with a digest reference".into()));
+        }
+        let reference = reference.with_default_tag();
+        let _change = self.begin();
+        self.store.put_tag(&reference.to_string(), &image.id)?;
+        self.event("tag", &image.id.to_string(), &reference.familiar());
+        Ok(())
+    }
+
+    /// The directories of an image's layers, top first, for an overlay.
+    ///
+    /// # Errors
+    /// [`ImageError`] when a layer is missing.
+    pub fn lowers(&self, image: &ImageId) -> Result<Vec<std::path::PathBuf>, ImageError> {
+        let image = self.resolve(&image.to_string())?;
+        let mut lowers = Vec::new();
+        for layer in image.layers().iter().rev() {
+            let row = self.store.layer(layer)?.ok_or_else(|| ImageError::MissingLayer(layer.to_string()))?;
+            lowers.push(self.store.layer_folder(&row).join("fs"));
+        }
+        if lowers.is_empty() {
+            // An image without layers: overlay wants one.
+            let empty = self.store.root().join("empty");
+            std::fs::create_dir_all(&empty).map_err(ImageError::io("make an empty layer"))?;
+            lowers.push(empty);
+        }
+        Ok(lowers)
+    }
+
+    /// How many bytes each layer's files take.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn layer_sizes(&self) -> Result<std::collections::HashMap<DiffId, u64>, ImageError> {
+        Ok(self.store.layers()?.into_iter().map(|layer| (layer.diff_id, layer.content)).collect())
+    }
+}
+
+/// Nanoseconds since the epoch.
+pub(crate) fn now_nanos() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}

@@ -1,2 +1,18 @@
-//! One process tree in a root file system with a network: mounts, cgroup, netns and ports, shim, exec, counters, adopt, stop.
+//! One process tree in a root file system with a network: start, exec, signal, limits, counters, adopt, clean up.
+//!
+//! The place where the rooms below meet: `layers` mounts the root, `net` makes the network, `runtime` plans and asks the shim.
+//! Knows no images and no restart policies: for containers and build steps alike.
 #![forbid(unsafe_code)]
+
+mod counters;
+mod error;
+mod sandboxes;
+mod start;
+
+pub use counters::{Counters, NetworkCounters};
+pub use error::StartError;
+pub use sandboxes::{Adopted, SandboxConfig, SandboxEvent, Sandboxes};
+pub use start::{Network, Running, StartRequest};
+
+pub use sampan_runtime::shims::Attachment;
+pub use sampan_shim::protocol::Streams;

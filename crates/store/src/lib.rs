@@ -15,3 +15,4 @@ pub use entities::{ContainerRow, InsertError};
 pub use images::{ImageRow, TagRow};
 pub use layers::LayerRow;
 pub use root::{OpenError, Store};
+pub use sampan_durable::DbError;

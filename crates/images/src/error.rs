@@ -1,0 +1,67 @@
+//! What can go wrong with images; texts are Docker's where clients read them.
+
+use sampan_base::{ErrorKind, Failure};
+use sampan_store::DbError;
+use sampan_layers::ExtractError;
+use sampan_oci::ReferenceError;
+
+/// An operation on images that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// No image answers to a name.
+    #[error("No such image: {0}")]
+    NotFound(String),
+    /// A reference for save that names nothing.
+    #[error("reference does not exist: {0}")]
+    NoReference(String),
+    /// A name that is none.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The request or an archive is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// The request contradicts the state.
+    #[error("{0}")]
+    Conflict(String),
+    /// An archive's layer is bad.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+    /// A layer that an image needs is gone.
+    #[error("layer {0} is missing: load or import the image again")]
+    MissingLayer(String),
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The disk failed.
+    #[error("{action}")]
+    Io {
+        /// What was attempted.
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The caller gave up.
+    #[error("operation cancelled")]
+    Cancelled,
+}
+
+impl Failure for ImageError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound(_) | Self::NoReference(_) => ErrorKind::NotFound,
+            Self::Reference(_) | Self::Invalid(_) => ErrorKind::Invalid,
+            Self::Conflict(_) => ErrorKind::Conflict,
+            Self::Extract(error) => error.kind(),
+            Self::MissingLayer(_) | Self::Db(_) | Self::Io { .. } => ErrorKind::Internal,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+}
+
+impl ImageError {
+    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
+}

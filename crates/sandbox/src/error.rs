@@ -1,0 +1,118 @@
+//! Why a process did not start, in Docker's words, decided by step and errno alone.
+
+use sampan_base::ErrorKind;
+use sampan_runtime::shims::ShimError;
+use sampan_shim::protocol::Stage;
+
+/// A start or exec that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct StartError {
+    text: String,
+    exit_code: i32,
+    kind: ErrorKind,
+}
+
+impl sampan_base::Failure for StartError {
+    fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+const ENOTDIR: i32 = 20;
+const EISDIR: i32 = 21;
+const ENOEXEC: i32 = 8;
+
+impl StartError {
+    /// What the container's exit code becomes.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        self.exit_code
+    }
+
+    /// A failure with a text and a kind of its own; exit code 128.
+    #[must_use]
+    pub fn other(text: impl Into<String>, kind: ErrorKind) -> Self {
+        Self { text: text.into(), exit_code: 128, kind }
+    }
+
+    /// The failure of a container's start.
+    pub(crate) fn start(error: ShimError, program: &str) -> Self {
+        let (inner, exit_code, kind) = describe(error, program, "container init");
+        let text = format!("failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: {inner}");
+        Self { text, exit_code, kind }
+    }
+
+    /// The failure of an exec.
+    pub(crate) fn exec(error: ShimError, program: &str) -> Self {
+        let (inner, exit_code, kind) = describe(error, program, "setns process");
+        Self { text: format!("OCI runtime exec failed: exec failed: unable to start container process: {inner}"), exit_code: if exit_code == 128 { 126 } else { exit_code }, kind }
+    }
+}
+
+/// Text, exit code, kind.
+fn describe(error: ShimError, program: &str, _where: &str) -> (String, i32, ErrorKind) {
+    let ShimError::Failed { stage, errno, detail } = error else {
+        return (error.to_string(), 128, ErrorKind::Internal);
+    };
+    let reason = message(errno);
+    match stage {
+        Stage::Exec {} if errno == ENOENT && !program.contains('/') => {
+            (format!("error during container init: exec: \"{program}\": executable file not found in $PATH"), 127, ErrorKind::Invalid)
+        }
+        Stage::Exec {} if errno == ENOENT => (format!("error during container init: exec: \"{program}\": stat {program}: no such file or directory"), 127, ErrorKind::Invalid),
+        Stage::Exec {} if errno == ENOTDIR => (format!("error during container init: exec: \"{program}\": stat {program}: not a directory"), 127, ErrorKind::Invalid),
+        Stage::Exec {} if matches!(errno, EACCES | EISDIR) => {
+            let reason = if errno == EISDIR { "is a directory" } else { "permission denied" };
+            (format!("error during container init: exec: \"{program}\": {reason}"), 126, ErrorKind::Invalid)
+        }
+        Stage::Exec {} if errno == ENOEXEC => (format!("exec {program}: exec format error"), 126, ErrorKind::Invalid),
+        Stage::Exec {} => (format!("error during container init: exec: \"{program}\": {reason}"), 126, ErrorKind::Invalid),
+        Stage::Cwd {} => {
+            let code = if matches!(errno, ENOENT | ENOTDIR) { 127 } else { 126 };
+            (format!("error during container init: chdir to cwd (\"{detail}\") set in config.json failed: {reason}"), code, ErrorKind::Invalid)
+        }
+        Stage::Mount {} => {
+            let code = if matches!(errno, ENOENT | ENOTDIR) { 127 } else { 128 };
+            (format!("error during container init: error mounting to rootfs at \"{detail}\": {reason}"), code, ErrorKind::Invalid)
+        }
+        Stage::Limit {} => (format!("error during container init: error setting rlimit type {detail}: {reason}"), 128, ErrorKind::Internal),
+        Stage::Sysctl {} => (format!("error during container init: open /proc/sys/{detail}: {reason}"), 128, ErrorKind::Invalid),
+        Stage::Cgroup {} => (format!("error setting cgroup config for procHooks process: failed to write {detail}: {reason}"), 128, ErrorKind::Internal),
+        Stage::Seccomp {} => (format!("error during container init: error loading seccomp filter: {reason}"), 128, ErrorKind::Internal),
+        Stage::Apparmor {} => (format!("error during container init: unable to apply apparmor profile: {detail}: {reason}"), 128, ErrorKind::Internal),
+        Stage::Gone {} => ("container has ended".to_owned(), 128, ErrorKind::Conflict),
+        _ => (format!("error during container init: {stage:?} {detail}: {reason}"), 128, ErrorKind::Internal),
+    }
+}
+
+/// The kernel's words for an errno, without Rust's addition.
+fn message(errno: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(stage: Stage, errno: i32) -> ShimError {
+        ShimError::Failed { stage, errno, detail: "x".into() }
+    }
+
+    #[test]
+    fn step_and_errno_decide() {
+        let start = |stage, errno, program: &str| StartError::start(failed(stage, errno), program);
+        let missing = start(Stage::Exec {}, ENOENT, "nosuch");
+        assert!(missing.to_string().ends_with("exec: \"nosuch\": executable file not found in $PATH") && missing.exit_code() == 127);
+        assert_eq!(start(Stage::Exec {}, ENOENT, "/no/such").exit_code(), 127);
+        let denied = start(Stage::Exec {}, EACCES, "/etc");
+        assert!(denied.to_string().ends_with("exec: \"/etc\": permission denied") && denied.exit_code() == 126);
+        assert_eq!(start(Stage::Cgroup {}, 28, "x").exit_code(), 128);
+        assert_eq!(StartError::exec(failed(Stage::Exec {}, ENOENT), "nosuch").exit_code(), 127);
+    }
+}

@@ -1,0 +1,464 @@
+//! All sandboxes of a daemon.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::OFlags;
+use sampan_base::{ErrorKind, Failure as _};
+use sampan_layers::overlay_mount;
+use sampan_net::{EndpointSpec, Net};
+use sampan_runtime::cgroups::{self, Limits};
+use sampan_runtime::options::{Namespace, Options};
+use sampan_runtime::shims::{Attachment, ShimError, ShimEvent, Shims};
+use sampan_runtime::users::{self, User};
+use sampan_runtime::{Host, plan};
+use sampan_shim::plan::{MountSource, MountStep};
+use sampan_shim::record::ExitRecord;
+use sampan_sys::{dir, ns};
+
+use crate::counters::Counters;
+use crate::error::StartError;
+use crate::start::{Network, Running, StartRequest};
+
+/// Where a daemon keeps its sandboxes.
+#[derive(Debug, Clone)]
+pub struct SandboxConfig {
+    /// The data root: the small init is kept below it.
+    pub data_root: PathBuf,
+    /// Sockets, one folder a container.
+    pub exec_root: PathBuf,
+    /// Parent of all cgroups, in every hierarchy.
+    pub cgroup_parent: String,
+}
+
+/// What happened on its own.
+pub type SandboxEvent = ShimEvent;
+
+/// What became of a container that an earlier daemon started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adopted {
+    /// It lives.
+    Running {
+        /// Process 1.
+        pid: u32,
+    },
+    /// It ended and left a record.
+    Exited(ExitRecord),
+    /// It is gone without a record.
+    Lost,
+}
+
+/// All sandboxes.
+#[derive(Debug)]
+pub struct Sandboxes {
+    config: SandboxConfig,
+    host: Host,
+    shims: Arc<Shims>,
+    net: Option<Arc<Net>>,
+    /// Options of what runs, for execs.
+    running: Mutex<HashMap<String, (Options, u32)>>,
+    init: PathBuf,
+}
+
+impl Sandboxes {
+    /// Makes the parent cgroup and the shim ready. Without `net` containers cannot have a bridge.
+    ///
+    /// # Errors
+    /// A failing disk or kernel.
+    pub fn open(config: SandboxConfig, net: Option<Arc<Net>>) -> io::Result<(Self, Receiver<SandboxEvent>)> {
+        let host = Host::detect();
+        sampan_layers::private_directory(&config.exec_root.join("containers"))?;
+        cgroups::prepare_parent(&host, &config.cgroup_parent)?;
+        let (shims, events) = Shims::open(&config.exec_root)?;
+        let init = keep_init(&config.data_root)?;
+        Ok((Self { config, host, shims, net, running: Mutex::default(), init }, events))
+    }
+
+    /// Facts of the host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The cgroup of a container, in every hierarchy.
+    #[must_use]
+    pub fn cgroup(&self, id: &str) -> String {
+        format!("/{}/{id}", self.config.cgroup_parent.trim_matches('/'))
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Options, u32)>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing of it is left then but its folder.
+    pub fn start(&self, request: StartRequest) -> Result<Running, StartError> {
+        let id = request.id.clone();
+        let started = self.start_inner(request);
+        if started.is_err() {
+            self.cleanup(&id);
+        }
+        started
+    }
+
+    fn start_inner(&self, mut request: StartRequest) -> Result<Running, StartError> {
+        let internal = |text: &str| {
+            let text = text.to_owned();
+            move |error: io::Error| StartError::other(format!("{text}: {error}"), ErrorKind::Internal)
+        };
+        let id = request.id.clone();
+        let folder = self.shims.folder(&id);
+        let place = folder.join("root");
+        sampan_layers::private_directory(&place).map_err(internal("make the runtime folder"))?;
+        let root = self.mount_root(&request.lowers, Some(&request.folder)).map_err(internal("mount the container's root"))?;
+        request.options.user = resolve_user(&root, &request.user, &request.groups)?;
+        complete_environment(&mut request.options);
+        let (netns, endpoint) = self.network(&request)?;
+        let gateway = endpoint.as_ref().map(|endpoint| endpoint.gateway.to_string()).unwrap_or_default();
+        let address = endpoint.as_ref().map(|endpoint| endpoint.ip.to_string()).unwrap_or_default();
+        write_files(&mut request, &address, &gateway).map_err(internal("write the container's files"))?;
+        let options = &mut request.options;
+        options.id.clone_from(&id);
+        options.cgroup = self.cgroup(&id);
+        options.root_place = place.display().to_string();
+        options.socket = folder.join("shim.sock").display().to_string();
+        options.record = request.folder.join("exit").display().to_string();
+        options.net = if request.network == Network::Host { Namespace::Host } else { Namespace::Join };
+        options.init = request.init.then(|| self.init.display().to_string());
+        let joins = open_joins(options, request.joins, netns).map_err(internal("open the namespaces of another container"))?;
+        let plan = plan::container(options, &self.host).map_err(|error| StartError::other(error.to_string(), error.kind()))?;
+        drop(std::fs::remove_file(request.folder.join("exit")));
+        let program = options.arguments.first().cloned().unwrap_or_default();
+        let borrowed: Vec<BorrowedFd<'_>> = joins.iter().map(OwnedFd::as_fd).collect();
+        let pid = self.shims.start(&plan, root.as_fd(), &borrowed, request.attachments).map_err(|error| StartError::start(error, &program))?;
+        self.running().insert(id, (request.options, pid));
+        Ok(Running { pid, endpoint })
+    }
+
+    /// The network namespace of a container; `None` for the host's.
+    fn network(&self, request: &StartRequest) -> Result<(Option<OwnedFd>, Option<sampan_net::Endpoint>), StartError> {
+        let failed = |error: sampan_net::NetError| {
+            StartError::other(format!("failed to set up container networking: {}", chain(&error)), error.kind())
+        };
+        match &request.network {
+            Network::Host => Ok((None, None)),
+            Network::None => Net::isolated().map(|netns| (Some(netns), None)).map_err(failed),
+            Network::Join(pid) => match ns::of_process(*pid, "net") {
+                Ok(netns) => Ok((Some(netns), None)),
+                Err(error) => Err(StartError::other(format!("cannot join network of a non running container: {error}"), ErrorKind::Conflict)),
+            },
+            Network::Bridge { ip, mac, ports } => {
+                let Some(net) = &self.net else { return Err(StartError::other("the default bridge is disabled", ErrorKind::Invalid)) };
+                let spec = EndpointSpec { container: request.id.clone(), name: request.name.clone(), ip: *ip, mac: *mac, ports: ports.clone() };
+                net.connect(&spec).map(|(netns, endpoint)| (Some(netns), Some(endpoint))).map_err(failed)
+            }
+        }
+    }
+
+    /// The root of a container as a detached mount: writable with the container's folder, else read-only.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn mount_root(&self, lowers: &[PathBuf], folder: Option<&Path>) -> io::Result<OwnedFd> {
+        let place = self.config.exec_root.join("containers");
+        match folder {
+            Some(folder) => overlay_mount(lowers, Some((&folder.join("upper"), &folder.join("work"))), &place),
+            None => overlay_mount(lowers, None, &place),
+        }
+    }
+
+    /// The root of a running container.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn root(&self, id: &str) -> io::Result<OwnedFd> {
+        let pid = self.running().get(id).map_or(0, |(_, pid)| *pid);
+        dir::open(Path::new(&format!("/proc/{pid}/root")))
+    }
+
+    /// Starts a further process. `options` are the container's, with what the exec changes.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn exec(&self, id: &str, exec: &str, change: impl FnOnce(&mut Options), user: Option<&str>, attachments: Vec<Attachment>) -> Result<u32, StartError> {
+        let mut options = self.running().get(id).map(|(options, _)| options.clone()).ok_or_else(|| StartError::other(format!("container {id} is not running"), ErrorKind::Conflict))?;
+        change(&mut options);
+        if let Some(user) = user {
+            let root = self.root(id).map_err(|error| StartError::other(error.to_string(), ErrorKind::Conflict))?;
+            options.user = resolve_user(&root, user, &[])?;
+            options.environment.retain(|line| !line.starts_with("HOME="));
+        }
+        complete_environment(&mut options);
+        let process = plan::process(&options, &self.host).map_err(|error| StartError::other(error.to_string(), error.kind()))?;
+        let program = options.arguments.first().cloned().unwrap_or_default();
+        self.shims.exec(id, exec, &process, attachments).map_err(|error| StartError::exec(error, &program))
+    }
+
+    /// Gives a client to a process (empty: process 1).
+    ///
+    /// # Errors
+    /// [`StartError`] when it has ended.
+    pub fn attach(&self, id: &str, exec: &str, attachment: Attachment) -> Result<(), StartError> {
+        self.shims.attach(id, exec, attachment).map_err(gone)
+    }
+
+    /// Sends a signal to process 1.
+    ///
+    /// # Errors
+    /// [`StartError`] when it has ended.
+    pub fn signal(&self, id: &str, number: i32) -> Result<(), StartError> {
+        self.shims.signal(id, "", number).map_err(gone)
+    }
+
+    /// Sets a terminal's size (`None`: process 1's).
+    ///
+    /// # Errors
+    /// [`StartError`] when there is none.
+    pub fn resize(&self, id: &str, exec: Option<&str>, width: u16, height: u16) -> Result<(), StartError> {
+        self.shims.resize(id, exec.unwrap_or_default(), width, height).map_err(gone)
+    }
+
+    /// Freezes all processes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn pause(&self, id: &str) -> Result<(), StartError> {
+        self.freeze(id, true)
+    }
+
+    /// Thaws them.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn resume(&self, id: &str) -> Result<(), StartError> {
+        self.freeze(id, false)
+    }
+
+    fn freeze(&self, id: &str, frozen: bool) -> Result<(), StartError> {
+        let (controller, file, value) = match (self.host.unified, frozen) {
+            (true, true) => ("", "cgroup.freeze", "1"),
+            (true, false) => ("", "cgroup.freeze", "0"),
+            (false, true) => ("freezer", "freezer.state", "FROZEN"),
+            (false, false) => ("freezer", "freezer.state", "THAWED"),
+        };
+        let path = self.host.cgroup_directory(controller, &self.cgroup(id)).join(file);
+        std::fs::write(&path, value).map_err(|error| StartError::other(format!("cannot write {}: {error}", path.display()), ErrorKind::Internal))
+    }
+
+    /// Changes limits.
+    ///
+    /// # Errors
+    /// With the file that refused.
+    pub fn update(&self, id: &str, limits: &Limits) -> Result<(), StartError> {
+        let writes = cgroups::update_writes(&self.host, &self.cgroup(id), limits);
+        let write = |(directory, files): &(String, Vec<(String, String)>)| {
+            files.iter().try_for_each(|(file, value)| std::fs::write(Path::new(directory).join(file), value).map_err(|error| (format!("{directory}/{file}"), error)))
+        };
+        // On v1 memory and memory+swap depend on each other: a limit that fails in one order succeeds in the other.
+        let failed: Vec<_> = writes.iter().filter(|one| write(one).is_err()).collect();
+        let again = |one: &(String, Vec<(String, String)>)| write(one);
+        for one in failed {
+            again(one).map_err(|(file, error)| StartError::other(format!("failed to write to {file}: {error}"), ErrorKind::Internal))?;
+        }
+        for one in &writes {
+            write(one).map_err(|(file, error)| StartError::other(format!("failed to write to {file}: {error}"), ErrorKind::Internal))?;
+        }
+        Ok(())
+    }
+
+    /// What a container has used.
+    #[must_use]
+    pub fn counters(&self, id: &str) -> Counters {
+        let pid = self.running().get(id).map_or(0, |(_, pid)| *pid);
+        Counters::read(&self.host, &self.cgroup(id), pid)
+    }
+
+    /// Process ids of a container, as the host sees them.
+    #[must_use]
+    pub fn processes(&self, id: &str) -> Vec<u32> {
+        let controller = if self.host.unified { "" } else { "pids" };
+        let path = self.host.cgroup_directory(controller, &self.cgroup(id)).join("cgroup.procs");
+        std::fs::read_to_string(path).unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Takes over a container that an earlier daemon started. `options` are what it was started with.
+    #[must_use]
+    pub fn adopt(&self, id: &str, folder: &Path, options: Options) -> Adopted {
+        if let Ok((pid, _)) = self.shims.connect(id)
+            && pid != 0
+        {
+            self.running().insert(id.to_owned(), (options, pid));
+            return Adopted::Running { pid };
+        }
+        match ExitRecord::read(&folder.join("exit")) {
+            Ok(Some(record)) => Adopted::Exited(record),
+            _ => {
+                self.kill_all(id);
+                Adopted::Lost
+            }
+        }
+    }
+
+    /// Takes over the network places of containers that live on.
+    ///
+    /// # Errors
+    /// When the firewall cannot be loaded.
+    pub fn adopt_network(&self, living: Vec<(String, sampan_net::Endpoint)>) -> Result<(), StartError> {
+        match &self.net {
+            Some(net) => net.adopt(living).map_err(|error| StartError::other(chain(&error), error.kind())),
+            None => Ok(()),
+        }
+    }
+
+    /// Kills everything in a container's cgroup: for when its shim is gone.
+    pub fn kill_all(&self, id: &str) {
+        for pid in self.processes(id) {
+            if let Ok(pidfd) = sampan_sys::process::pidfd_open(pid) {
+                drop(sampan_sys::process::send_signal(pidfd.as_fd(), 9));
+            }
+        }
+    }
+
+    /// Clears what an ended container left: shim, network, cgroup, sockets.
+    pub fn cleanup(&self, id: &str) {
+        self.running().remove(id);
+        self.shims.forget(id);
+        if let Some(net) = &self.net {
+            net.disconnect(id);
+        }
+        self.kill_all(id);
+        cgroups::remove(&self.host, &self.cgroup(id));
+        drop(std::fs::remove_dir_all(self.shims.folder(id)));
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
+fn gone(error: ShimError) -> StartError {
+    match error {
+        ShimError::Failed { errno: 3, .. } | ShimError::Gone(_) => StartError::other("container is not running", ErrorKind::Conflict),
+        other => StartError::other(other.to_string(), ErrorKind::Internal),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) if !error.to_string().contains(&source.to_string()) => format!("{error}: {}", chain(source)),
+        _ => error.to_string(),
+    }
+}
+
+/// The small init as a file: a memfd cannot be bind-mounted.
+fn keep_init(data_root: &Path) -> io::Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let program = Shims::program();
+    let sum = program.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let path = data_root.join("bin").join(format!("shim-{sum:016x}"));
+    if path.metadata().is_ok_and(|facts| facts.len() == program.len() as u64) {
+        return Ok(path);
+    }
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, program)?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::rename(&temporary, &path)?;
+    Ok(path)
+}
+
+/// Looks a user up in a container's root.
+fn resolve_user(root: &OwnedFd, user: &str, groups: &[String]) -> Result<User, StartError> {
+    let text = |path: &[u8]| {
+        const LIMIT: u64 = 8 << 20;
+        let mut text = String::new();
+        // An image without these files, or with something else there, has no users.
+        if let Ok(file) = dir::open_in(root.as_fd(), path, OFlags::RDONLY | OFlags::NONBLOCK) {
+            drop(File::from(file).take(LIMIT).read_to_string(&mut text));
+        }
+        text
+    };
+    users::resolve(user, groups, &text(b"etc/passwd"), &text(b"etc/group")).map_err(|error| StartError::other(error.to_string(), ErrorKind::Invalid))
+}
+
+/// Adds what every process has: PATH first, HOME last.
+fn complete_environment(options: &mut Options) {
+    let has = |options: &Options, key: &str| options.environment.iter().any(|line| line.split('=').next() == Some(key));
+    if !has(options, "HOME") {
+        let home = format!("HOME={}", options.user.home);
+        options.environment.push(home);
+    }
+    if !has(options, "PATH") {
+        options.environment.insert(0, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    }
+}
+
+fn open_joins(options: &Options, [pid, ipc, uts]: [u32; 3], netns: Option<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
+    let mut joins = Vec::new();
+    for (source, process, name) in [(options.pid, pid, "pid"), (options.ipc, ipc, "ipc"), (options.uts, uts, "uts")] {
+        if source == Namespace::Join {
+            joins.push(ns::of_process(process, name)?);
+        }
+    }
+    joins.extend(netns);
+    Ok(joins)
+}
+
+/// Writes hostname, hosts and resolv.conf, and mounts them unless the user mounts something there.
+fn write_files(request: &mut StartRequest, address: &str, gateway: &str) -> io::Result<()> {
+    let hostname = request.options.hostname.clone();
+    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
+    if request.network == Network::Host {
+        hosts = std::fs::read_to_string("/etc/hosts").unwrap_or(hosts);
+    }
+    for (name, ip) in &request.extra_hosts {
+        let ip = if ip == "host-gateway" { gateway } else { ip };
+        let _infallible = writeln!(hosts, "{ip}\t{name}");
+    }
+    if !address.is_empty() && !hostname.is_empty() {
+        let full = if request.options.domainname.is_empty() { hostname.clone() } else { format!("{hostname}.{} {hostname}", request.options.domainname) };
+        let _infallible = writeln!(hosts, "{address}\t{full}");
+    }
+    let resolv = resolv_conf(request);
+    let files = [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)];
+    for (name, content) in files {
+        let path = request.folder.join(name);
+        std::fs::write(&path, content)?;
+        let target = format!("/etc/{name}");
+        if !request.own_files.contains(&target) {
+            let source = MountSource::Bind { path: path.display().to_string(), recursive: false };
+            request.options.mounts.insert(0, MountStep { source, target, propagation: 1, ..MountStep::default() });
+        }
+    }
+    Ok(())
+}
+
+fn resolv_conf(request: &StartRequest) -> String {
+    let [servers, search, options] = &request.dns;
+    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    if request.network == Network::Host && servers.is_empty() && search.is_empty() && options.is_empty() {
+        return host;
+    }
+    let from_host = |key: &str| host.lines().filter_map(|line| line.strip_prefix(key)).map(|rest| rest.trim().to_owned()).collect::<Vec<_>>();
+    let mut servers = servers.clone();
+    if servers.is_empty() {
+        // A name server on the host's loopback cannot be reached from another network namespace.
+        servers = from_host("nameserver ").into_iter().filter(|server| !server.starts_with("127.") && server != "::1").collect();
+    }
+    if servers.is_empty() && request.network != Network::None {
+        servers = vec!["8.8.8.8".into(), "8.8.4.4".into()];
+    }
+    let search = if search.is_empty() { from_host("search ") } else { vec![search.join(" ")] };
+    let options = if options.is_empty() { from_host("options ") } else { vec![options.join(" ")] };
+    let mut out = String::from("# Generated by Docker Engine.\n# This file can be edited; Docker Engine will not make further changes once it\n# has been modified.\n\n");
+    for (key, values) in [("nameserver", &servers), ("search", &search), ("options", &options)] {
+        for value in values.iter().filter(|value| !value.is_empty() && value.as_str() != ".") {
+            let _infallible = writeln!(out, "{key} {value}");
+        }
+    }
+    out
+}
