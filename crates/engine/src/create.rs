@@ -116,7 +116,7 @@ impl Engine {
                 let request =
                     VolumeRequest { name: point.name.clone(), driver: String::new(), options: wish.driver_options, labels: wish.labels };
                 let known = self.rows().volume(&point.name)?.is_some();
-                let volume = if point.anonymous && !known { self.anonymous_volume(&request)? } else { self.volume_create(&request)? };
+                let volume = self.volume_make(&request, point.anonymous && !known)?;
                 point.source = volume.mountpoint;
                 let empty = std::fs::read_dir(&point.source).is_ok_and(|mut entries| entries.next().is_none());
                 Ok((point, empty))

@@ -5,7 +5,45 @@
 //! long is a [`Subscription`]. No HTTP, no Docker JSON, no async runtime.
 #![forbid(unsafe_code)]
 
+mod boot;
+mod clock;
+mod copy;
+mod create;
+mod disk;
+mod engine;
+mod error;
+mod events;
+mod exec;
+mod facts;
+mod image_config;
+mod lifecycle;
+mod merge;
 pub mod model;
+mod mounts;
+mod names;
+mod networks;
+mod options;
+mod prune;
+mod request;
+mod restart;
+mod rows;
+mod signals;
+mod streams;
 mod subscription;
+mod table;
+mod top;
+mod volumes;
 
+pub use copy::CommitRequest;
+pub use create::{CreateRequest, Created};
+pub use engine::{Engine, EngineConfig};
+pub use error::{EngineError, LookupError, chain};
+pub use events::EventBus;
+pub use facts::Facts;
+pub use lifecycle::RemoveOptions;
+pub use prune::{PruneFilter, PruneReport};
+pub use streams::{AttachRequest, Attached, Logs};
 pub use subscription::{Sender, Subscription, channel, ready};
+pub use table::{WaitCondition, WaitResult};
+pub use top::Top;
+pub use volumes::VolumeRequest;

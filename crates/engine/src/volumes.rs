@@ -31,6 +31,10 @@ impl Engine {
     /// # Errors
     /// Invalid names, other drivers, a failing disk.
     pub fn volume_create(&self, request: &VolumeRequest) -> Result<VolumeView, EngineError> {
+        self.volume_make(request, request.name.is_empty())
+    }
+
+    pub(crate) fn volume_make(&self, request: &VolumeRequest, anonymous: bool) -> Result<VolumeView, EngineError> {
         if !matches!(request.driver.as_str(), "" | "local") {
             let driver = &request.driver;
             return Err(EngineError::NotFound(format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found")));
@@ -38,8 +42,7 @@ impl Engine {
         if let Some(option) = request.options.keys().next() {
             return Err(EngineError::Unsupported(format!("not supported: volume option \"{option}\" (mounted volumes come later)")));
         }
-        let anonymous = request.name.is_empty();
-        let name = if anonymous { names::new_id() } else { request.name.clone() };
+        let name = if request.name.is_empty() { names::new_id() } else { request.name.clone() };
         if !names::is_valid(&name) {
             return Err(EngineError::Invalid(format!(
                 "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. \

@@ -1,6 +1,6 @@
 //! What a container's process is to be, resolved but not yet planned: the input of [`crate::plan::container`].
 
-use sampan_shim::plan::{LogPlan, MountStep};
+pub use sampan_shim::plan::{LogPlan, MountSource, MountStep};
 
 use crate::cgroups::{DeviceRule, Limits};
 use crate::users::User;

@@ -9,4 +9,5 @@ mod start;
 mod stop;
 mod verbs;
 
+pub(crate) use exit::Ended;
 pub use remove::RemoveOptions;

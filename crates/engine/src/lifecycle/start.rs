@@ -63,7 +63,6 @@ impl Engine {
                 let stored = self.rows().update_state(&facts.spec.id, &facts.state);
                 drop(facts);
                 self.container_event(container, "start", &[]);
-                self.supervise(container);
                 stored
             }
             Err(error) => {

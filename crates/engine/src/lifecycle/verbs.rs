@@ -84,11 +84,13 @@ impl Engine {
         }
         check_name(new_name)?;
         self.table().reserve(new_name, &id).map_err(|owner| name_conflict(new_name, &owner))?;
-        if let Err(error) = self.rows().rename_container(&id, new_name) {
+        let mut spec = container.facts().spec.clone();
+        new_name.clone_into(&mut spec.name);
+        if let Err(error) = self.rows().rename_container(&spec) {
             self.table().release(new_name, &id);
             return Err(error);
         }
-        new_name.clone_into(&mut container.facts().spec.name);
+        container.facts().spec = spec;
         self.table().release(&old, &id);
         drop(operation);
         self.container_event(&container, "rename", &[("oldName", &format!("/{old}"))]);

@@ -1,0 +1,188 @@
+//! A container's files: differences, export, copies in and out, commit, and the filling of new volumes.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use sampan_base::Cancel;
+use sampan_images::CommitOptions;
+use sampan_layers::{Change, PackMode, PathStat};
+use sampan_oci::{ContainerConfig, ImageId};
+use sampan_sys::dir;
+
+use crate::Engine;
+use crate::error::EngineError;
+use crate::model::{ContainerSpec, MountPoint, Status};
+
+/// What `commit` asks for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CommitRequest {
+    /// The container.
+    pub container: String,
+    /// The image's name as typed; empty: none.
+    pub reference: String,
+    /// Who.
+    pub author: String,
+    /// A message.
+    pub comment: String,
+    /// Freeze the container meanwhile.
+    pub pause: bool,
+}
+
+impl Engine {
+    fn lowers(&self, spec: &ContainerSpec) -> Result<Vec<std::path::PathBuf>, EngineError> {
+        let image = spec.image_id.parse().map_err(|_| EngineError::Invalid("the container has no image".into()))?;
+        self.images().lowers(&image).map_err(|error| EngineError::room(&error))
+    }
+
+    /// The root of a container, running or not.
+    fn root(&self, name: &str) -> Result<OwnedFd, EngineError> {
+        let container = self.table().find(name)?;
+        let (spec, running) = {
+            let facts = container.facts();
+            (facts.spec.clone(), facts.state.status.is_running())
+        };
+        if running {
+            return self.sandboxes().root(&spec.id).map_err(EngineError::io("open the container's root"));
+        }
+        let folder = self.container_folder(&spec.id);
+        self.sandboxes().mount_root(&self.lowers(&spec)?, Some(&folder)).map_err(EngineError::io("mount the container's root"))
+    }
+
+    /// What the container changed against its image.
+    ///
+    /// # Errors
+    /// A failing disk.
+    pub fn changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
+        let spec = self.table().find(name)?.facts().spec.clone();
+        let upper = self.upper(&spec.id)?;
+        let lowers = self.lowers(&spec)?.iter().map(|path| dir::open(path)).collect::<Result<Vec<_>, _>>().map_err(EngineError::io("open the image's layers"))?;
+        sampan_layers::changes(upper.as_fd(), &lowers).map_err(EngineError::io("compare the container with its image"))
+    }
+
+    fn upper(&self, id: &str) -> Result<OwnedFd, EngineError> {
+        dir::open(&self.container_folder(id).join("upper")).map_err(EngineError::io("open the container's layer"))
+    }
+
+    /// Writes all files of a container as an archive, without what is mounted in it.
+    ///
+    /// # Errors
+    /// A failing disk or stream.
+    pub fn export(&self, name: &str, out: &mut dyn Write, cancel: &Cancel) -> Result<(), EngineError> {
+        let container = self.table().find(name)?;
+        let spec = container.facts().spec.clone();
+        // A read-only view of the same layers: mounts of the running container are not part of it.
+        let upper = self.container_folder(&spec.id).join("upper");
+        let mut lowers = vec![upper];
+        lowers.extend(self.lowers(&spec)?);
+        let root = self.sandboxes().mount_root(&lowers, None).map_err(EngineError::io("mount the container's root"))?;
+        sampan_layers::pack(root.as_fd(), out, PackMode::Plain, cancel).map_err(EngineError::io("write the archive"))?;
+        self.container_event(&container, "export", &[]);
+        Ok(())
+    }
+
+    /// The facts of a path in a container.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] with Docker's text.
+    pub fn archive_stat(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
+        let root = self.root(name)?;
+        sampan_layers::stat_path(root.as_fd(), path).map_err(|error| missing(name, path, error))
+    }
+
+    /// Writes an archive of a path in a container.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] with Docker's text.
+    pub fn archive_get(&self, name: &str, path: &str, out: &mut dyn Write, cancel: &Cancel) -> Result<(), EngineError> {
+        let root = self.root(name)?;
+        sampan_layers::archive_path(root.as_fd(), path, out, cancel).map_err(|error| missing(name, path, error))?;
+        self.container_event(&self.table().find(name)?, "archive-path", &[]);
+        Ok(())
+    }
+
+    /// Unpacks an archive into a directory of a container.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`], [`EngineError::Invalid`] for a path that is no directory, [`EngineError::Conflict`] for a
+    /// read-only root.
+    pub fn archive_put(&self, name: &str, path: &str, archive: &mut dyn Read, cancel: &Cancel) -> Result<(), EngineError> {
+        let container = self.table().find(name)?;
+        if container.facts().spec.host.readonly_rootfs && !self.is_volume(name, path)? {
+            return Err(EngineError::Conflict("container rootfs is marked read-only".into()));
+        }
+        let root = self.root(name)?;
+        let stat = sampan_layers::stat_path(root.as_fd(), &format!("{}/.", path.trim_end_matches('/'))).map_err(|error| missing(name, path, error))?;
+        if stat.mode & (1 << 31) == 0 {
+            return Err(EngineError::Invalid("extraction point is not a directory".into()));
+        }
+        sampan_layers::put_archive(root.as_fd(), path, archive, cancel).map_err(|error| EngineError::room(&error))?;
+        self.container_event(&container, "extract-to-dir", &[]);
+        Ok(())
+    }
+
+    fn is_volume(&self, name: &str, path: &str) -> Result<bool, EngineError> {
+        let container = self.table().find(name)?;
+        let facts = container.facts();
+        Ok(facts.spec.mounts.iter().any(|mount| mount.rw && Path::new(path).starts_with(&mount.destination)))
+    }
+
+    /// What a container presets for an image made of it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn image_config(&self, name: &str) -> Result<ContainerConfig, EngineError> {
+        let container = self.table().find(name)?;
+        let config = container.facts().spec.config.clone();
+        Ok(crate::image_config::to_image(&config))
+    }
+
+    /// Makes an image of a container.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn commit(&self, request: CommitRequest, config: ContainerConfig) -> Result<ImageId, EngineError> {
+        let container = self.table().find(&request.container)?;
+        let (spec, running) = {
+            let facts = container.facts();
+            (facts.spec.clone(), facts.state.status == Status::Running)
+        };
+        let frozen = request.pause && running && self.sandboxes().pause(&spec.id).is_ok();
+        let parent = self.images().resolve(&spec.image_id).ok();
+        let words: Vec<&str> = spec.config.entrypoint.iter().flatten().chain(spec.config.cmd.iter().flatten()).map(String::as_str).collect();
+        let options = CommitOptions { reference: request.reference.clone(), author: request.author, comment: request.comment, config, created_by: words.join(" ") };
+        let result = self.upper(&spec.id).and_then(|upper| self.images().commit(upper.as_fd(), parent.as_ref(), &options, &Cancel::new()).map_err(|error| EngineError::room(&error)));
+        if frozen && let Err(error) = self.sandboxes().resume(&spec.id) {
+            tracing::error!(container = %spec.id, %error, "cannot thaw a container after a commit");
+        }
+        let id = result?;
+        self.container_event(&container, "commit", &[("comment", &options.comment), ("imageID", &id.to_string()), ("imageRef", &options.reference)]);
+        Ok(id)
+    }
+
+    /// Fills a new volume with what the image has at its place.
+    pub(crate) fn copy_up(&self, spec: &ContainerSpec, point: &MountPoint) -> Result<(), EngineError> {
+        let fail = EngineError::io;
+        let root = self.sandboxes().mount_root(&self.lowers(spec)?, None).map_err(fail("mount the image"))?;
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+        let Ok(source) = dir::open_in(root.as_fd(), point.destination.as_bytes(), flags) else { return Ok(()) };
+        let target = dir::open(Path::new(&point.source)).map_err(fail("open the volume"))?;
+        let (reader, writer) = std::io::pipe().map_err(fail("make a pipe"))?;
+        let cancel = Cancel::new();
+        std::thread::scope(|scope| {
+            let packing = scope.spawn(|| sampan_layers::pack_below(source.as_fd(), b"", writer, PackMode::Plain, true, &cancel));
+            let unpacked = sampan_layers::extract(reader, target.as_fd(), sampan_layers::Mode::Plain, &cancel);
+            let packed = packing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            unpacked.map_err(|error| EngineError::room(&error))?;
+            packed.map(drop).map_err(fail("read the image"))
+        })
+    }
+}
+
+fn missing(container: &str, path: &str, error: std::io::Error) -> EngineError {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => EngineError::NotFound(format!("Could not find the file {path} in container {container}")),
+        std::io::ErrorKind::NotADirectory => EngineError::Invalid("extraction point is not a directory".into()),
+        _ => EngineError::Io { action: format!("open {path} in container {container}"), source: error },
+    }
+}
