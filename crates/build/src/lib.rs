@@ -1,2 +1,6 @@
-//! Dockerfile to ops to cached execution.
+//! Dockerfile instructions. Today: those that `commit -c` and `import -c` accept; the builder comes later.
 #![forbid(unsafe_code)]
+
+mod changes;
+
+pub use changes::{ChangeError, apply_changes};

@@ -46,4 +46,12 @@ pub use streams::{AttachRequest, Attached, Logs};
 pub use subscription::{Sender, Subscription, channel, ready};
 pub use table::{WaitCondition, WaitResult};
 pub use top::Top;
+
+/// Paths that are hidden from containers by default.
+pub const MASKED_PATHS: &[&str] = &sampan_runtime::plan::MASKED;
+/// Paths that containers cannot write by default.
+pub const READONLY_PATHS: &[&str] = &sampan_runtime::plan::READONLY;
+pub use sampan_layers::{Change, ChangeKind, PathStat};
+pub use sampan_runtime::logs::{LogEntry, LogQuery, LogStream};
+pub use sampan_sandbox::Counters;
 pub use volumes::VolumeRequest;

@@ -1,0 +1,129 @@
+//! Bodies between asynchronous HTTP and blocking engine: request bodies as `Read`, answers as `Write`.
+
+use std::io::{self, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::respond::{ApiError, Body};
+
+/// Largest JSON body.
+const MAX_JSON: usize = 8 << 20;
+/// Pieces under way between the two sides.
+const DEPTH: usize = 16;
+
+/// Reads a small body whole.
+pub(crate) async fn collect(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
+    let mut out = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::invalid(format!("cannot read the request body: {error}")))?;
+        if let Some(data) = frame.data_ref() {
+            if out.len() + data.len() > MAX_JSON {
+                return Err(ApiError::new(http::StatusCode::PAYLOAD_TOO_LARGE, "request body is larger than 8 MiB"));
+            }
+            out.extend_from_slice(data);
+        }
+    }
+    Ok(out)
+}
+
+/// A request body that a blocking thread reads.
+#[derive(Debug)]
+pub(crate) struct BodyReader {
+    pieces: Receiver<io::Result<Bytes>>,
+    present: Bytes,
+}
+
+/// Begins to read a body; must be called in the runtime.
+pub(crate) fn reader(mut body: Incoming) -> BodyReader {
+    let (sender, pieces) = channel(DEPTH);
+    tokio::spawn(async move {
+        while let Some(frame) = body.frame().await {
+            let piece = match frame {
+                Ok(frame) => match frame.into_data() {
+                    Ok(data) => Ok(data),
+                    Err(_) => continue,
+                },
+                Err(error) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)),
+            };
+            let last = piece.is_err();
+            if sender.send(piece).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    BodyReader { pieces, present: Bytes::new() }
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.present.is_empty() {
+            match self.pieces.blocking_recv() {
+                None => return Ok(0),
+                Some(piece) => self.present = piece?,
+            }
+        }
+        let count = buffer.len().min(self.present.len());
+        buffer[..count].copy_from_slice(&self.present.split_to(count));
+        Ok(count)
+    }
+}
+
+/// The writing end of an answer's body.
+#[derive(Debug, Clone)]
+pub(crate) struct BodyWriter {
+    pieces: Sender<io::Result<Bytes>>,
+}
+
+/// A body that is written as it goes out.
+pub(crate) fn streaming() -> (BodyWriter, Body) {
+    let (pieces, receiver) = channel(DEPTH);
+    let body = StreamBody::new(Pieces(receiver)).boxed();
+    (BodyWriter { pieces }, body)
+}
+
+struct Pieces(Receiver<io::Result<Bytes>>);
+
+impl futures_util::Stream for Pieces {
+    type Item = io::Result<Frame<Bytes>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+impl BodyWriter {
+    /// Sends a piece; `false` when the client is gone.
+    pub(crate) async fn send(&self, bytes: impl Into<Bytes>) -> bool {
+        self.pieces.send(Ok(bytes.into())).await.is_ok()
+    }
+
+    /// Sends a piece from a blocking thread.
+    pub(crate) fn send_blocking(&self, bytes: impl Into<Bytes>) -> bool {
+        self.pieces.blocking_send(Ok(bytes.into())).is_ok()
+    }
+
+    /// Breaks the answer off, so that the client sees that it is not whole.
+    pub(crate) fn abort(&self, error: io::Error) {
+        drop(self.pieces.blocking_send(Err(error)));
+    }
+
+    /// Resolves when the client is gone.
+    pub(crate) async fn closed(&self) {
+        self.pieces.closed().await;
+    }
+}
+
+impl Write for BodyWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.send_blocking(Bytes::copy_from_slice(bytes)) { Ok(bytes.len()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! Hijacked connections: after the answer's head the socket carries a process's streams.
+
+use std::os::fd::OwnedFd;
+
+use http::{HeaderMap, Response, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use crate::respond::{Body, empty};
+
+/// Answers with a switch of protocols and joins the client with a process's socket.
+pub(crate) fn join(upgrade: OnUpgrade, headers: &HeaderMap, socket: OwnedFd, tty: bool, multiplexed: bool) -> Response<Body> {
+    let asked = headers.contains_key(header::UPGRADE);
+    let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
+    if !asked {
+        // Without an upgrade the connection stays HTTP: output goes out as the answer's body.
+        *response.status_mut() = StatusCode::OK;
+        let (writer, body) = crate::body::streaming();
+        *response.body_mut() = body;
+        tokio::spawn(output_only(socket.try_clone(), writer));
+    }
+    let kind = if multiplexed && !tty { "application/vnd.docker.multiplexed-stream" } else { "application/vnd.docker.raw-stream" };
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    if asked {
+        response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+        response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("tcp"));
+    }
+    if !asked {
+        return response;
+    }
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await
+            && let Err(error) = splice(TokioIo::new(upgraded), socket).await
+        {
+            tracing::debug!(%error, "attached client");
+        }
+    });
+    response
+}
+
+async fn output_only(socket: std::io::Result<OwnedFd>, writer: crate::body::BodyWriter) {
+    let Ok(socket) = socket else { return };
+    let stream = std::os::unix::net::UnixStream::from(socket);
+    if stream.set_nonblocking(true).is_err() {
+        return;
+    }
+    let Ok(mut stream) = UnixStream::from_std(stream) else { return };
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count) = stream.read(&mut buffer).await {
+        if count == 0 || !writer.send(bytes::Bytes::copy_from_slice(&buffer[..count])).await {
+            return;
+        }
+    }
+}
+
+/// Copies both ways; the end of the client's input is passed on, the end of the process's output ends all.
+async fn splice(client: TokioIo<hyper::upgrade::Upgraded>, socket: OwnedFd) -> std::io::Result<()> {
+    let stream = std::os::unix::net::UnixStream::from(socket);
+    stream.set_nonblocking(true)?;
+    let (mut from_process, mut to_process) = UnixStream::from_std(stream)?.into_split();
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let input = tokio::spawn(async move {
+        let mut buffer = vec![0; 32 * 1024];
+        while let Ok(count) = from_client.read(&mut buffer).await {
+            if count == 0 || to_process.write_all(&buffer[..count]).await.is_err() {
+                break;
+            }
+        }
+        drop(to_process.shutdown().await);
+        // Kept open for reading: dropping it would close both ways.
+        std::future::pending::<()>().await;
+    });
+    let mut buffer = vec![0; 64 * 1024];
+    let result = loop {
+        match from_process.read(&mut buffer).await {
+            Ok(0) => break Ok(()),
+            Ok(count) => {
+                if let Err(error) = to_client.write_all(&buffer[..count]).await {
+                    break Err(error);
+                }
+            }
+            Err(error) => break Err(error),
+        }
+    };
+    drop(to_client.shutdown().await);
+    input.abort();
+    result
+}

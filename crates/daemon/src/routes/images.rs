@@ -1,0 +1,272 @@
+//! Images: names contain slashes, so a path is its name between a prefix and a suffix.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use sampan_base::{Cancel, Progress, ProgressSink};
+use sampan_build::apply_changes;
+use sampan_engine::CommitRequest;
+use sampan_images::{ImageFilter, ImportOptions, Removed};
+use sampan_oci::{ContainerConfig, Platform};
+use sampan_wire::{Json, object};
+
+use super::{containers, not_found};
+use crate::query::{label, moment, only};
+use crate::respond::{ApiError, Body, Reply, empty, json, ok};
+use crate::server::{Call, Context, blocking};
+use crate::{body, shape};
+
+pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method, path: &str) -> Reply {
+    let rest = path.strip_prefix("/images/").unwrap_or_default().to_owned();
+    let named = |suffix: &str| rest.strip_suffix(suffix).filter(|name| !name.is_empty()).map(str::to_owned);
+    match method.as_str() {
+        "GET" => match rest.as_str() {
+            "json" => list(context, call).await,
+            "get" => save(context, call.query.all("names")),
+            "search" => Err(ApiError::unsupported("search (the registry client comes later)")),
+            _ => {
+                if let Some(name) = named("/json") {
+                    inspect(context, name).await
+                } else if let Some(name) = named("/history") {
+                    history(context, name).await
+                } else if let Some(name) = named("/get") {
+                    save(context, vec![name])
+                } else {
+                    Err(not_found())
+                }
+            }
+        },
+        "POST" => match rest.as_str() {
+            "create" if call.query.get("fromSrc").is_some() => import(context, call).await,
+            "create" => Err(ApiError::unsupported(&format!("pull of {} (the registry client comes later; load or import an image)", call.query.text("fromImage")))),
+            "load" => load(context, call),
+            "prune" => prune(context, call).await,
+            _ => match (named("/tag"), named("/push")) {
+                (Some(name), _) => tag(context, call, name).await,
+                (_, Some(name)) => Err(ApiError::unsupported(&format!("push of {name} (the registry client comes later)"))),
+                _ => Err(not_found()),
+            },
+        },
+        "DELETE" if !rest.is_empty() => remove(context, call, rest.clone()).await,
+        _ => Err(not_found()),
+    }
+}
+
+async fn list(context: Arc<Context>, call: Call) -> Reply {
+    let filters = call.query.filters()?;
+    only(&filters, &["before", "dangling", "label", "reference", "since", "until"])?;
+    let values = |key: &str| filters.get(key).cloned().unwrap_or_default();
+    let filter = ImageFilter {
+        dangling: truth(&values("dangling"))?,
+        before: values("before"),
+        since: values("since"),
+        labels: values("label").iter().map(|text| label(text)).collect(),
+        references: values("reference"),
+        until: values("until").first().map(|text| moment(text).map(|time| time / 1_000_000_000)).transpose()?,
+    };
+    let all = call.query.truth("all");
+    let engine = Arc::clone(&context.engine);
+    let images = blocking(move || {
+        let images = engine.images().list(&filter)?;
+        let parents: Vec<String> = images.iter().filter_map(|image| image.parent.clone()).collect();
+        // An unnamed image that another builds on is an intermediate one.
+        Ok::<_, sampan_images::ImageError>(images.into_iter().filter(|image| all || !image.references.is_empty() || !parents.contains(&image.id.to_string())).collect::<Vec<_>>())
+    });
+    ok(&Json::Array(images.await??.iter().map(|image| shape::image::summary(image, -1, -1)).collect()))
+}
+
+fn truth(values: &[String]) -> Result<Option<bool>, ApiError> {
+    match values.first().map(String::as_str) {
+        None => Ok(None),
+        Some("1" | "true") => Ok(Some(true)),
+        Some("0" | "false") => Ok(Some(false)),
+        Some(other) => Err(ApiError::invalid(format!("invalid filter 'dangling=[{other}]'"))),
+    }
+}
+
+async fn inspect(context: Arc<Context>, name: String) -> Reply {
+    let engine = Arc::clone(&context.engine);
+    ok(&shape::image::inspect(&blocking(move || engine.images().resolve(&name)).await??))
+}
+
+async fn history(context: Arc<Context>, name: String) -> Reply {
+    let engine = Arc::clone(&context.engine);
+    let items = blocking(move || engine.images().history(&name)).await??;
+    let row = |item: sampan_images::HistoryItem| {
+        object! {
+            "Comment": item.comment, "Created": item.created, "CreatedBy": item.created_by, "Id": item.id, "Size": item.size,
+            "Tags": Json::list_or_null(item.tags),
+        }
+    };
+    ok(&Json::Array(items.into_iter().map(row).collect()))
+}
+
+async fn tag(context: Arc<Context>, call: Call, name: String) -> Reply {
+    let (repository, tag) = (call.query.text("repo").to_owned(), call.query.text("tag").to_owned());
+    let reference = if tag.is_empty() { repository } else { format!("{repository}:{tag}") };
+    let engine = Arc::clone(&context.engine);
+    blocking(move || engine.images().tag(&name, &reference)).await??;
+    Ok(empty(StatusCode::CREATED))
+}
+
+fn removed(list: &[Removed]) -> Vec<Json> {
+    let one = |removed: &Removed| match removed {
+        Removed::Untagged(name) => object! { "Untagged": name.clone() },
+        Removed::Deleted(id) => object! { "Deleted": id.clone() },
+    };
+    list.iter().map(one).collect()
+}
+
+async fn remove(context: Arc<Context>, call: Call, name: String) -> Reply {
+    let force = call.query.truth("force");
+    let engine = Arc::clone(&context.engine);
+    let list = blocking(move || {
+        let users = containers::users(&engine.list(false));
+        engine.images().remove(&name, force, &|id| users.get(id).cloned().unwrap_or_default())
+    });
+    ok(&Json::Array(removed(&list.await??)))
+}
+
+async fn prune(context: Arc<Context>, call: Call) -> Reply {
+    let filters = call.query.filters()?;
+    only(&filters, &["dangling", "label", "label!", "until"])?;
+    let all = filters.get("dangling").is_some_and(|values| values.iter().any(|value| matches!(value.as_str(), "0" | "false")));
+    let labels = filters.get("label").map(|list| list.iter().map(|text| label(text)).collect()).unwrap_or_default();
+    let until = filters.get("until").and_then(|list| list.first()).map(|text| moment(text).map(|time| time / 1_000_000_000)).transpose()?;
+    let filter = ImageFilter { labels, until, ..ImageFilter::default() };
+    let engine = Arc::clone(&context.engine);
+    let pruned = blocking(move || {
+        let users = containers::users(&engine.list(false));
+        engine.images().prune(all, &filter, &|id| users.get(id).cloned().unwrap_or_default())
+    });
+    let pruned = pruned.await??;
+    ok(&object! { "ImagesDeleted": if pruned.removed.is_empty() { Json::NULL } else { Json::Array(removed(&pruned.removed)) }, "SpaceReclaimed": pruned.space })
+}
+
+fn save(context: Arc<Context>, names: Vec<String>) -> Reply {
+    let names: Vec<String> = names.iter().flat_map(|list| list.split(',')).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    if names.is_empty() {
+        return Err(ApiError::invalid("no images given to save"));
+    }
+    let engine = Arc::clone(&context.engine);
+    // Whether every name exists is known before the answer begins.
+    for name in &names {
+        if let Err(error) = engine.images().resolve(name) {
+            let error = match error {
+                sampan_images::ImageError::NotFound(name) => sampan_images::ImageError::NoReference(name.strip_suffix(":latest").map_or(name.clone(), str::to_owned)),
+                other => other,
+            };
+            return Err(error.into());
+        }
+    }
+    Ok(containers::archive_answer(move |writer| engine.images().save(&names, writer, &Cancel::new())))
+}
+
+/// Progress as JSON lines.
+struct Lines {
+    writer: body::BodyWriter,
+    quiet: bool,
+}
+
+impl ProgressSink for Lines {
+    fn report(&self, progress: Progress) {
+        let document = match progress {
+            Progress::Part { .. } if self.quiet => return,
+            Progress::Message(text) => object! { "status": text },
+            Progress::Warning(text) => object! { "stream": format!("{text}\n") },
+            Progress::Part { id, status, current, total } => {
+                let detail = object! { "current": current.unwrap_or(0), "total": total.unwrap_or(0) };
+                object! { "status": status, "progressDetail": detail, "id": id }
+            }
+        };
+        self.writer.send_blocking(document.print() + "\r\n");
+    }
+}
+
+fn failure(text: &str) -> String {
+    object! { "errorDetail": object! { "message": text }, "error": text }.print() + "\r\n"
+}
+
+fn progress_answer(stream: Body) -> Response<Body> {
+    let mut response = Response::new(stream);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn load(context: Arc<Context>, call: Call) -> Reply {
+    let quiet = call.query.truth("quiet");
+    let reader = body::reader(call.request.into_body());
+    let (writer, stream) = body::streaming();
+    let engine = Arc::clone(&context.engine);
+    tokio::task::spawn_blocking(move || {
+        let lines = Lines { writer: writer.clone(), quiet };
+        match engine.images().load(reader, &lines, &Cancel::new()) {
+            Ok(loaded) => {
+                for image in loaded {
+                    let names = if image.references.is_empty() { vec![format!("Loaded image ID: {}", image.id)] } else { image.references.iter().map(|name| format!("Loaded image: {name}")).collect() };
+                    for text in names {
+                        writer.send_blocking(object! { "stream": format!("{text}\n") }.print() + "\r\n");
+                    }
+                }
+            }
+            Err(error) => {
+                writer.send_blocking(failure(&sampan_engine::chain(&error)));
+            }
+        }
+    });
+    Ok(progress_answer(stream))
+}
+
+async fn import(context: Arc<Context>, call: Call) -> Reply {
+    let query = call.query.clone();
+    if query.text("fromSrc") != "-" {
+        return Err(ApiError::unsupported("import from a URL (download it and give the file)"));
+    }
+    let config = apply_changes(&ContainerConfig::default(), &query.all("changes"))?;
+    let platform = match query.text("platform") {
+        "" => None,
+        text => Some(Platform::parse(text).ok_or_else(|| ApiError::invalid(format!("invalid platform: {text}")))?),
+    };
+    let (repository, tag) = (query.text("repo"), query.text("tag"));
+    let reference = if tag.is_empty() || repository.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
+    if !reference.is_empty() {
+        sampan_oci::Reference::parse_normalized(&reference).map_err(|error| ApiError::invalid(error.to_string()))?;
+    }
+    let message = match query.text("message") {
+        "" => "Imported from -".to_owned(),
+        text => text.to_owned(),
+    };
+    let options = ImportOptions { reference, message, config, platform };
+    let reader = body::reader(call.request.into_body());
+    let (writer, stream) = body::streaming();
+    let engine = Arc::clone(&context.engine);
+    tokio::task::spawn_blocking(move || {
+        let text = match engine.images().import(reader, &options, &sampan_base::NoProgress, &Cancel::new()) {
+            Ok(id) => object! { "status": id.to_string() }.print() + "\r\n",
+            Err(error) => failure(&sampan_engine::chain(&error)),
+        };
+        writer.send_blocking(text);
+    });
+    Ok(progress_answer(stream))
+}
+
+/// `POST /commit`.
+pub(crate) async fn commit(context: Arc<Context>, call: Call) -> Reply {
+    let query = call.query.clone();
+    let (repository, tag) = (query.text("repo"), query.text("tag"));
+    let reference = if tag.is_empty() || repository.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
+    let request = CommitRequest {
+        container: query.text("container").to_owned(),
+        reference,
+        author: query.text("author").to_owned(),
+        comment: query.text("comment").to_owned(),
+        pause: query.truth_or("pause", true),
+    };
+    let changes = query.all("changes");
+    let engine = Arc::clone(&context.engine);
+    let id = blocking(move || -> Result<String, ApiError> {
+        let config = apply_changes(&engine.image_config(&request.container)?, &changes)?;
+        Ok(engine.commit(request, config)?.to_string())
+    });
+    Ok(json(StatusCode::CREATED, &object! { "Id": id.await?? }))
+}

@@ -1,0 +1,46 @@
+//! Which path leads where.
+
+mod containers;
+mod exec;
+mod images;
+mod streams;
+mod system;
+mod volumes;
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+
+use crate::respond::{ApiError, Reply};
+use crate::server::{Call, Context};
+
+/// Answers a request.
+pub(crate) async fn dispatch(context: Arc<Context>, call: Call) -> Reply {
+    let path = call.path.clone();
+    let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let method = call.request.method().clone();
+    match words[0] {
+        "containers" => containers::dispatch(context, call, &method, &words[1..]).await,
+        "exec" => exec::dispatch(context, call, &method, &words[1..]).await,
+        "images" => images::dispatch(context, call, &method, &path).await,
+        "commit" if method == Method::POST && words.len() == 1 => images::commit(context, call).await,
+        "volumes" => volumes::volumes(context, call, &method, &words[1..]).await,
+        "networks" => volumes::networks(context, call, &method, &words[1..]).await,
+        "_ping" | "version" | "info" | "events" | "system" | "auth" if words.len() <= 2 => system::dispatch(context, call, &method, &words).await,
+        "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+        )),
+        "plugins" if method == Method::GET && words.len() == 1 => crate::respond::ok(&sampan_wire::Json::Array(Vec::new())),
+        "plugins" => Err(ApiError::not_found(format!("plugin \"{}\" not found", words.get(1).unwrap_or(&"")))),
+        "build" => Err(ApiError::unsupported("build (the builder comes later)")),
+        "distribution" => Err(ApiError::unsupported("distribution (the registry client comes later)")),
+        "session" | "grpc" => Err(ApiError::unsupported("BuildKit (the builder comes later)")),
+        _ => Err(not_found()),
+    }
+}
+
+/// The answer to a path or method that does not exist.
+pub(crate) fn not_found() -> ApiError {
+    ApiError::not_found("page not found")
+}

@@ -1,0 +1,137 @@
+//! `_ping`, `version`, `info`, `events`, `system/df`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use sampan_base::Event;
+use sampan_wire::{Json, object};
+
+use super::not_found;
+use crate::query::{label, moment};
+use crate::respond::{ApiError, Reply, full, ok};
+use crate::server::{Call, Context, blocking};
+use crate::{body, shape};
+
+pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method, words: &[&str]) -> Reply {
+    match (method.as_str(), words) {
+        ("GET" | "HEAD", ["_ping"]) => ping(method),
+        ("GET", ["version"]) => {
+            let engine = Arc::clone(&context.engine);
+            let facts = blocking(move || engine.facts()).await?;
+            ok(&shape::system::version(&facts, &context.version))
+        }
+        ("GET", ["info"]) => {
+            let engine = Arc::clone(&context.engine);
+            ok(&shape::system::info(&blocking(move || engine.facts()).await?))
+        }
+        ("GET", ["events"]) => events(&context, &call),
+        ("GET", ["system", "df"]) => disk_usage(context).await,
+        ("POST", ["auth"]) => Err(ApiError::unsupported("login (the registry client comes later)")),
+        _ => Err(not_found()),
+    }
+}
+
+fn ping(method: &Method) -> Reply {
+    let mut response = Response::new(full(if method == Method::HEAD { Bytes::new() } else { Bytes::from_static(b"OK") }));
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Ok(response)
+}
+
+/// Whether an event fits the filters: one value of each key.
+fn fits(event: &Event, filters: &std::collections::BTreeMap<String, Vec<String>>) -> bool {
+    let attribute = |key: &str| event.attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+    let named = |wanted: &String, kind: &str| event.kind.name() == kind && (event.id.starts_with(wanted.as_str()) || attribute("name") == Some(wanted));
+    filters.iter().all(|(key, values)| {
+        values.is_empty()
+            || values.iter().any(|wanted| match key.as_str() {
+                "type" => event.kind.name() == wanted,
+                "event" => event.action == *wanted || event.action.split(':').next() == Some(wanted),
+                "container" | "volume" | "network" => named(wanted, key),
+                "image" => named(wanted, "image") || attribute("image").is_some_and(|image| image == wanted || image.split(':').next() == Some(wanted)),
+                "label" => {
+                    let (key, value) = label(wanted);
+                    attribute(&key).is_some_and(|found| value.as_deref().is_none_or(|wanted| wanted == found))
+                }
+                "scope" => wanted == "local",
+                "daemon" => event.kind.name() == "daemon",
+                _ => false,
+            })
+    })
+}
+
+fn events(context: &Context, call: &Call) -> Reply {
+    let filters = call.query.filters()?;
+    let time = |key: &str| call.query.get(key).filter(|text| !text.is_empty()).map(moment).transpose();
+    let (since, until) = (time("since")?, time("until")?);
+    let (recent, mut next) = context.engine.subscribe_events();
+    let (writer, stream) = body::streaming();
+    let mut shutdown = context.shutdown.clone();
+    tokio::spawn(async move {
+        let print = |event: &Event| shape::system::event(event).print() + "\n";
+        if since.is_some() || until.is_some() {
+            for event in recent.iter().filter(|event| since.is_none_or(|since| event.time_nano >= since) && until.is_none_or(|until| event.time_nano <= until)) {
+                if fits(event, &filters) && !writer.send(print(event)).await {
+                    return;
+                }
+            }
+        }
+        let end = async {
+            match until {
+                None => std::future::pending().await,
+                Some(until) => {
+                    let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+                    tokio::time::sleep(std::time::Duration::from_nanos(u64::try_from(until - now).unwrap_or(0))).await;
+                }
+            }
+        };
+        tokio::pin!(end);
+        loop {
+            let event = tokio::select! {
+                event = std::future::poll_fn(|task| next.poll_next(task)) => event,
+                () = &mut end => return,
+                () = writer.closed() => return,
+                _ = shutdown.changed() => return,
+            };
+            let Some(event) = event else { return };
+            if fits(&event, &filters) && !writer.send(print(&event)).await {
+                return;
+            }
+        }
+    });
+    let mut response = Response::new(stream);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+async fn disk_usage(context: Arc<Context>) -> Reply {
+    let engine = Arc::clone(&context.engine);
+    let document = blocking(move || -> Result<Json, ApiError> {
+        let sizes = engine.images().layer_sizes()?;
+        let images = engine.images().all()?;
+        let views = engine.list(true);
+        let mut users: std::collections::HashMap<&sampan_oci::DiffId, usize> = std::collections::HashMap::new();
+        for image in &images {
+            for layer in image.layers() {
+                *users.entry(layer).or_default() += 1;
+            }
+        }
+        let rows = images.iter().map(|image| {
+            let shared: u64 = image.layers().iter().filter(|layer| users.get(layer).is_some_and(|count| *count > 1)).filter_map(|layer| sizes.get(layer)).sum();
+            let containers = views.iter().filter(|view| view.spec.image_id == image.id.to_string()).count();
+            shape::image::summary(image, i64::try_from(containers).unwrap_or(0), i64::try_from(shared).unwrap_or(0))
+        });
+        let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+        let total: u64 = sizes.values().sum();
+        let volumes = engine.volume_usage()?;
+        Ok(object! {
+            "LayersSize": total,
+            "Images": Json::Array(rows.collect()),
+            "Containers": Json::Array(views.iter().map(|view| shape::container::summary(view, now)).collect()),
+            "Volumes": Json::Array(volumes.iter().map(shape::image::volume).collect()),
+            "BuildCache": Json::Array(Vec::new()),
+        })
+    });
+    ok(&document.await??)
+}

@@ -1,0 +1,175 @@
+//! The HTTP server: listeners, versions, headers, and the way to the routes.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sampan_engine::Engine;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+use crate::respond::{ApiError, Body};
+use crate::routes;
+use crate::{API, MIN_API, VERSION};
+
+/// Where to listen.
+#[derive(Debug)]
+pub enum Listener {
+    /// A unix socket that is listening.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// What is served.
+#[derive(Debug)]
+pub struct ServerConfig {
+    /// Where.
+    pub listeners: Vec<Listener>,
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// True ends the server.
+    pub shutdown: watch::Receiver<bool>,
+    /// Version of this program.
+    pub version: String,
+}
+
+/// What every handler gets.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) version: String,
+    pub(crate) shutdown: watch::Receiver<bool>,
+}
+
+/// A request with its version and its path without it.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) request: Request<Incoming>,
+    pub(crate) path: String,
+    pub(crate) query: crate::query::Query,
+    pub(crate) api: (u32, u32),
+}
+
+/// Serves until told to stop; open requests may finish for a moment.
+///
+/// # Errors
+/// When a listener cannot be used.
+pub async fn serve(config: ServerConfig) -> std::io::Result<()> {
+    let context = Arc::new(Context { engine: config.engine, version: config.version, shutdown: config.shutdown.clone() });
+    let mut tasks = Vec::new();
+    for Listener::Unix(listener) in config.listeners {
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        tasks.push(tokio::spawn(accept(listener, Arc::clone(&context), config.shutdown.clone())));
+    }
+    for task in tasks {
+        drop(task.await);
+    }
+    Ok(())
+}
+
+async fn accept(listener: UnixListener, context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            _ = shutdown.changed() => return,
+        };
+        let context = Arc::clone(&context);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(Arc::clone(&context), request));
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60)).max_buf_size(256 * 1024).half_close(true);
+            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+                tracing::debug!(%error, "connection");
+            }
+        });
+    }
+}
+
+async fn answer(context: Arc<Context>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let is_ping = path.ends_with("/_ping");
+    let mut response = match call(request) {
+        Ok(call) => routes::dispatch(context, call).await.unwrap_or_else(ApiError::into_response),
+        Err(error) => error.into_response(),
+    };
+    tracing::debug!(%method, %path, status = response.status().as_u16(), "request");
+    add_headers(&mut response, is_ping);
+    Ok(response)
+}
+
+fn add_headers(response: &mut Response<Body>, is_ping: bool) {
+    let server = format!("Docker/{VERSION} (linux)");
+    let api = format!("{}.{}", API.0, API.1);
+    let mut add = |key: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(key, value);
+        }
+    };
+    add("Server", &server);
+    add("Api-Version", &api);
+    add("Ostype", "linux");
+    add("Docker-Experimental", "false");
+    if is_ping {
+        add("Cache-Control", "no-cache, no-store, must-revalidate");
+        add("Pragma", "no-cache");
+        add("Builder-Version", "1");
+        add("Swarm", "inactive");
+    }
+}
+
+fn call(request: Request<Incoming>) -> Result<Call, ApiError> {
+    let path = request.uri().path().to_owned();
+    let query = crate::query::Query::parse(request.uri().query().unwrap_or_default());
+    let (api, rest) = version(&path)?;
+    let path = crate::query::percent_decode(rest);
+    Ok(Call { request, path, query, api })
+}
+
+/// Splits `/v1.41/…`; a path without version is of the newest.
+fn version(path: &str) -> Result<((u32, u32), &str), ApiError> {
+    let Some(rest) = path.strip_prefix("/v") else { return Ok((API, path)) };
+    let (word, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let Some((major, minor)) = word.split_once('.').and_then(|(major, minor)| Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))) else {
+        return Ok((API, path));
+    };
+    if (major, minor) < MIN_API {
+        return Err(ApiError::invalid(format!(
+            "client version {word} is too old. Minimum supported API version is {}.{}, please upgrade your client to a newer version",
+            MIN_API.0, MIN_API.1
+        )));
+    }
+    if (major, minor) > API {
+        return Err(ApiError::invalid(format!("client version {word} is too new. Maximum supported API version is {}.{}", API.0, API.1)));
+    }
+    Ok(((major, minor), rest))
+}
+
+/// Runs blocking work of the engine on a thread for it.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("internal error: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn versions_are_negotiated() {
+        assert_eq!(version("/v1.41/containers/json").unwrap(), ((1, 41), "/containers/json"));
+        assert_eq!(version("/volumes").unwrap(), ((1, 51), "/volumes"));
+        assert_eq!(version("/v1.23/x").unwrap_err().message, "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version");
+        assert_eq!(version("/v1.99/x").unwrap_err().message, "client version 1.99 is too new. Maximum supported API version is 1.51");
+    }
+}

@@ -1,0 +1,176 @@
+//! `sampan daemon`: puts the rooms together and serves until a signal.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use sampan_daemon::{Listener, ServerConfig, serve};
+use sampan_engine::{Engine, EngineConfig, EventBus};
+use sampan_images::Images;
+use sampan_net::{Net, NetConfig};
+use sampan_store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::options::Options;
+
+/// `daemon`, `daemon status`, `daemon stop`.
+pub(crate) fn main(words: &[String], as_dockerd: bool) -> anyhow::Result<()> {
+    match words.first().map(String::as_str) {
+        Some("status") => status(&words[1..]),
+        Some("stop") => stop(&words[1..]),
+        _ => run(&Options::parse(words, as_dockerd)?),
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("the daemon needs root: try sudo");
+    }
+    let level = if options.log_level == "fatal" { "error" } else { &options.log_level };
+    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).with_ansi(false).init();
+    // Kept open as long as the daemon lives: the lock is in it.
+    let engine = build(options)?;
+    let listeners = options.hosts.iter().map(|host| listen(host, &options.group)).collect::<anyhow::Result<Vec<_>>>()?;
+    std::fs::write(&options.pidfile, std::process::id().to_string()).with_context(|| format!("write {}", options.pidfile.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(128).enable_all().build()?;
+    let stop_containers = runtime.block_on(until_signal(listeners, Arc::clone(&engine)))?;
+    engine.shutdown(stop_containers || !options.live_restore);
+    drop(std::fs::remove_file(&options.pidfile));
+    for socket in options.hosts.iter().filter_map(|host| host.strip_prefix("unix://")) {
+        drop(std::fs::remove_file(socket));
+    }
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Opens every room, lowest first.
+fn build(options: &Options) -> anyhow::Result<Arc<Engine>> {
+    sampan_layers_private(&options.exec_root)?;
+    let store = Arc::new(Store::open(&options.data_root)?);
+    let instance = instance(&options.data_root);
+    let net = if options.bridge == "none" { None } else { Some(Arc::new(open_net(options, &instance)?)) };
+    let events = Arc::new(EventBus::default());
+    let images = Arc::new(Images::open(Arc::clone(&store), Arc::clone(&events) as _));
+    let config = EngineConfig {
+        exec_root: options.exec_root.clone(),
+        cgroup_parent: options.cgroup_parent.clone(),
+        live_restore: options.live_restore,
+        init: options.init,
+    };
+    Ok(Engine::open(config, store, images, net, events)?)
+}
+
+/// What tells daemons of different data roots apart.
+fn instance(data_root: &Path) -> String {
+    use sha2::Digest as _;
+    hex::encode(&sha2::Sha256::digest(data_root.as_os_str().as_encoded_bytes())[..4])
+}
+
+fn open_net(options: &Options, instance: &str) -> anyhow::Result<Net> {
+    let subnet = if options.bip.is_empty() { None } else { Some(options.bip.parse().with_context(|| format!("invalid --bip {}", options.bip))?) };
+    let bridge = match options.bridge.as_str() {
+        "" => {
+            // The machine's own Docker may have docker0: then ours has another name, remembered by the link itself.
+            let taken = Path::new("/sys/class/net/docker0").exists() && Path::new("/run/docker.sock").exists();
+            if taken { "sampan0".to_owned() } else { "docker0".to_owned() }
+        }
+        name => name.to_owned(),
+    };
+    Ok(Net::open(NetConfig { instance: instance.to_owned(), bridge, subnet, mtu: options.mtu })?)
+}
+
+fn sampan_layers_private(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("make {}", path.display()))
+}
+
+fn listen(host: &str, group: &str) -> anyhow::Result<Listener> {
+    let Some(path) = host.strip_prefix("unix://") else {
+        bail!("not supported: --host {host} (unix sockets only; TCP with mutual TLS comes later)");
+    };
+    let path = PathBuf::from(path);
+    if UnixStream::connect(&path).is_ok() {
+        bail!("another daemon answers at {}: stop it, or give --host another socket", path.display());
+    }
+    drop(std::fs::remove_file(&path));
+    let listener = UnixListener::bind(&path).with_context(|| format!("listen at {}", path.display()))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660))?;
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let gid = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == group).then(|| fields.nth(1)?.parse::<u32>().ok())?
+    });
+    if let Some(gid) = gid {
+        std::os::unix::fs::chown(&path, None, Some(gid))?;
+    }
+    Ok(Listener::Unix(listener))
+}
+
+/// Serves until SIGTERM or SIGINT (containers as configured) or SIGUSR2 (containers are stopped).
+async fn until_signal(listeners: Vec<Listener>, engine: Arc<Engine>) -> anyhow::Result<bool> {
+    let (tell, shutdown) = watch::channel(false);
+    let config = ServerConfig { listeners, engine, shutdown, version: env!("CARGO_PKG_VERSION").to_owned() };
+    let server = tokio::spawn(serve(config));
+    let (mut terminate, mut interrupt, mut all) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::user_defined2())?);
+    tracing::info!("the engine is ready");
+    let stop_containers = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        _ = all.recv() => true,
+    };
+    drop(tell.send(true));
+    drop(server.await);
+    Ok(stop_containers)
+}
+
+/// Asks the socket for `/_ping`.
+fn answers(socket: &Path) -> bool {
+    let asked = UnixStream::connect(socket).and_then(|mut stream| {
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
+        stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: sampan\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    });
+    asked.is_ok_and(|text| text.contains("200 OK"))
+}
+
+fn socket_of(options: &Options) -> PathBuf {
+    options.hosts.iter().find_map(|host| host.strip_prefix("unix://")).map_or_else(|| options.exec_root.join("sampan.sock"), PathBuf::from)
+}
+
+#[allow(clippy::print_stdout, reason = "the answer to the user")]
+fn status(words: &[String]) -> anyhow::Result<()> {
+    let options = Options::parse(words, false)?;
+    let socket = socket_of(&options);
+    if !answers(&socket) {
+        bail!("no engine answers at {}\nHint: start it with: sampan daemon", socket.display());
+    }
+    let pid = std::fs::read_to_string(&options.pidfile).unwrap_or_default();
+    println!("running: pid {}, socket {}, data root {}", pid.trim(), socket.display(), options.data_root.display());
+    Ok(())
+}
+
+#[allow(clippy::print_stdout, reason = "the answer to the user")]
+fn stop(words: &[String]) -> anyhow::Result<()> {
+    let all = words.iter().any(|word| word == "--all");
+    let words: Vec<String> = words.iter().filter(|word| *word != "--all").cloned().collect();
+    let options = Options::parse(&words, false)?;
+    let pid = std::fs::read_to_string(&options.pidfile).ok().and_then(|text| text.trim().parse::<i32>().ok()).and_then(rustix::process::Pid::from_raw);
+    let Some(pid) = pid else { bail!("no engine runs ({} does not exist)", options.pidfile.display()) };
+    // The pidfd first, so that a number that was used again is noticed by the file's disappearance alone.
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).context("the engine is gone already")?;
+    let signal = if all { rustix::process::Signal::USR2 } else { rustix::process::Signal::TERM };
+    rustix::process::pidfd_send_signal(&pidfd, signal).context("tell the engine to stop")?;
+    let mut ready = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+    let minute = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+    if rustix::event::poll(&mut ready, Some(&minute))? == 0 {
+        bail!("the engine did not stop within a minute");
+    }
+    println!("{}", if all { "stopped, with all containers" } else { "stopped; containers live on (stop them too with: sampan daemon stop --all)" });
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! The daemon's options: flags over the configuration file over defaults. Pure but for the reading of the file.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+/// How the daemon runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// State that lasts.
+    pub(crate) data_root: PathBuf,
+    /// State of this boot.
+    pub(crate) exec_root: PathBuf,
+    /// Where the process id is written.
+    pub(crate) pidfile: PathBuf,
+    /// `unix://…`; empty: the default.
+    pub(crate) hosts: Vec<String>,
+    /// Group of the socket.
+    pub(crate) group: String,
+    /// `debug`, `info`, `warn`, `error`, `fatal`.
+    pub(crate) log_level: String,
+    /// Containers outlive the daemon.
+    pub(crate) live_restore: bool,
+    /// Parent of all cgroups.
+    pub(crate) cgroup_parent: String,
+    /// Bridge of the default network; `none`: no such network.
+    pub(crate) bridge: String,
+    /// Its address with prefix.
+    pub(crate) bip: String,
+    /// Packet size.
+    pub(crate) mtu: u32,
+    /// A small init for every container.
+    pub(crate) init: bool,
+}
+
+/// Flags that take a value, those that may stand alone, and those that are known but not offered yet.
+const VALUES: &[&str] = &["data-root", "exec-root", "pidfile", "config-file", "host", "group", "log-level", "cgroup-parent", "bridge", "bip", "mtu"];
+const TRUTHS: &[&str] = &["live-restore", "debug", "init"];
+const LATER: &[&str] = &["tls", "tlsverify", "tlscacert", "tlscert", "tlskey", "registry-mirror", "insecure-registry"];
+
+impl Options {
+    /// Reads flags; as `dockerd` the defaults are dockerd's.
+    pub(crate) fn parse(words: &[String], as_dockerd: bool) -> anyhow::Result<Self> {
+        let pairs = flags(words)?;
+        let name = if as_dockerd { "docker" } else { "sampan" };
+        let mut options = Self {
+            data_root: "/var/lib/sampan".into(),
+            exec_root: "/run/sampan".into(),
+            pidfile: PathBuf::new(),
+            hosts: Vec::new(),
+            group: if as_dockerd { "docker".into() } else { String::new() },
+            log_level: "info".into(),
+            live_restore: !as_dockerd,
+            cgroup_parent: format!("/{name}"),
+            bridge: String::new(),
+            bip: String::new(),
+            mtu: 1500,
+            init: false,
+        };
+        let file = pairs.iter().find(|(key, _)| key == "config-file").map(|(_, value)| value.clone());
+        options.read_file(&file.clone().unwrap_or_else(|| format!("/etc/{name}/daemon.json")), file.is_some())?;
+        for (key, value) in &pairs {
+            options.set(key, value)?;
+        }
+        if options.pidfile.as_os_str().is_empty() {
+            options.pidfile = options.exec_root.join("sampan.pid");
+        }
+        if options.hosts.is_empty() {
+            let default = if as_dockerd { PathBuf::from("/var/run/docker.sock") } else { options.exec_root.join("sampan.sock") };
+            options.hosts.push(format!("unix://{}", default.display()));
+        }
+        Ok(options)
+    }
+
+    fn read_file(&mut self, path: &str, must_exist: bool) -> anyhow::Result<()> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(()),
+            Err(error) => return Err(error).with_context(|| format!("unable to configure the daemon with file {path}")),
+        };
+        let value: Value = serde_json::from_str(&text).with_context(|| format!("unable to configure the daemon with file {path}"))?;
+        for (key, value) in value.as_object().with_context(|| format!("{path} holds no JSON object"))? {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Array(list) => {
+                    for item in list {
+                        self.set(key.trim_end_matches('s'), item.as_str().unwrap_or_default()).with_context(|| format!("in {path}"))?;
+                    }
+                    continue;
+                }
+                other => other.to_string(),
+            };
+            self.set(key, &text).with_context(|| format!("in {path}"))?;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> anyhow::Result<()> {
+        let truth = || match value {
+            "true" | "1" | "t" => Ok(true),
+            "false" | "0" | "f" => Ok(false),
+            _ => bail!("invalid argument \"{value}\" for \"--{key}\" flag: strconv.ParseBool: parsing \"{value}\": invalid syntax"),
+        };
+        match key {
+            "data-root" => self.data_root = value.into(),
+            "exec-root" => self.exec_root = value.into(),
+            "pidfile" => self.pidfile = value.into(),
+            "host" => self.hosts.push(value.to_owned()),
+            "group" => value.clone_into(&mut self.group),
+            "log-level" => {
+                if !["debug", "info", "warn", "error", "fatal"].contains(&value) {
+                    bail!("invalid logging level: {value}");
+                }
+                value.clone_into(&mut self.log_level);
+            }
+            "debug" => {
+                if truth()? {
+                    self.log_level = "debug".into();
+                }
+            }
+            "live-restore" => self.live_restore = truth()?,
+            "init" => self.init = truth()?,
+            "cgroup-parent" => value.clone_into(&mut self.cgroup_parent),
+            "bridge" => value.clone_into(&mut self.bridge),
+            "bip" => value.clone_into(&mut self.bip),
+            "mtu" => self.mtu = value.parse().with_context(|| format!("invalid argument \"{value}\" for \"--mtu\" flag"))?,
+            "config-file" => {}
+            other if LATER.contains(&other) => bail!("not supported: --{other} (TCP with TLS and registries come later)"),
+            other => bail!("the following directives don't match any configuration option: {other}"),
+        }
+        Ok(())
+    }
+}
+
+/// Flag names and values, short forms spelled out.
+fn flags(words: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+    let mut out = Vec::new();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        let spelled = match word.as_str() {
+            "-D" => "--debug".to_owned(),
+            "-H" => "--host".to_owned(),
+            "-G" => "--group".to_owned(),
+            "-l" => "--log-level".to_owned(),
+            "-p" => "--pidfile".to_owned(),
+            "-b" => "--bridge".to_owned(),
+            other => other.strip_prefix("-H").map_or_else(|| other.to_owned(), |value| format!("--host={value}")),
+        };
+        let Some(flag) = spelled.strip_prefix("--") else { bail!("unknown argument: {word}\nSee 'sampan --help'.") };
+        let (key, value) = flag.split_once('=').map_or((flag, None), |(key, value)| (key, Some(value.to_owned())));
+        if !VALUES.contains(&key) && !TRUTHS.contains(&key) && !LATER.contains(&key) {
+            bail!("unknown flag: --{key}\nSee 'sampan --help'.");
+        }
+        let value = match value {
+            Some(value) => value,
+            None if TRUTHS.contains(&key) => "true".to_owned(),
+            None => rest.next().with_context(|| format!("flag needs an argument: --{key}"))?.clone(),
+        };
+        out.push((key.to_owned(), value));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Options, String> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        Options::parse(&words, false).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("daemon.json");
+        std::fs::write(&file, r#"{"hosts":["unix:///x.sock"],"live-restore":false,"mtu":1400,"debug":true}"#).unwrap();
+        let path = file.display().to_string();
+        let options = parse(&["--config-file", &path, "--mtu=1300", "-H", "unix:///y.sock"]).unwrap();
+        assert_eq!((options.mtu, options.live_restore, options.log_level.as_str()), (1300, false, "debug"));
+        assert_eq!(options.hosts, ["unix:///x.sock", "unix:///y.sock"]);
+        std::fs::write(&file, r#"{"nosuch":1}"#).unwrap();
+        assert!(parse(&["--config-file", &path]).unwrap_err().contains("the following directives don't match any configuration option: nosuch"));
+    }
+
+    #[test]
+    fn bad_flags_are_named() {
+        assert!(parse(&["--nosuch"]).unwrap_err().starts_with("unknown flag: --nosuch"));
+        assert_eq!(parse(&["--data-root"]).unwrap_err(), "flag needs an argument: --data-root");
+        assert!(parse(&["--log-level", "loud"]).unwrap_err().contains("invalid logging level: loud"));
+        assert!(parse(&["--tls"]).is_err() && parse(&["--live-restore=maybe"]).is_err());
+    }
+}
