@@ -65,7 +65,10 @@ impl Engine {
                 let streams = Streams { stdin, stdout: request.stdout, stderr: request.stderr };
                 self.sandboxes().attach(&id, "", (theirs, streams)).map_err(|error| EngineError::room(&error))?;
             }
-            _ => facts.pending.push(PendingAttach { socket: theirs, stdin, stdout: request.stdout, stderr: request.stderr }),
+            _ => {
+                facts.pending.push(PendingAttach { socket: theirs, stdin, stdout: request.stdout, stderr: request.stderr });
+                drop(facts);
+            }
         }
         self.container_event(&container, "attach", &[]);
         Ok(Attached { socket: ours, tty })

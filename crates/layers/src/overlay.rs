@@ -13,36 +13,38 @@ use sampan_sys::{mount as sys, ns};
 /// # Errors
 /// What the kernel says; `InvalidInput` for more layers than overlay takes.
 pub fn mount(lowers: &[impl AsRef<Path> + Sync], writable: Option<(&Path, &Path)>, place: &Path) -> io::Result<OwnedFd> {
-    let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    let mut held = Vec::new();
-    let mut layers = Vec::new();
-    for lower in lowers {
-        // By descriptor: the options of a mount have one page, and paths are long.
-        let fd = open(lower.as_ref())?;
-        layers.push(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()));
-        held.push(fd);
-    }
-    if writable.is_none() && layers.len() == 1 {
+    if writable.is_none() && lowers.len() == 1 {
         return sys::clone_tree(rustix::fs::CWD, &CString::new(lowers[0].as_ref().as_os_str().as_encoded_bytes())?, false);
     }
-    let mut options = format!("lowerdir={}", layers.join(":"));
+    let place = CString::new(place.as_os_str().as_encoded_bytes())?;
+    ns::with_private_mounts(|| {
+        // Opened in here: overlay takes directories of its own mount namespace only.
+        let (options, held) = options(lowers, writable)?;
+        sys::mount_with_data(c"overlay", c"overlay", &place, &options)?;
+        drop(held);
+        sys::clone_tree(rustix::fs::CWD, &place, false)
+    })?
+}
+
+/// The options of the mount, and the open directories that they name.
+fn options(lowers: &[impl AsRef<Path>], writable: Option<(&Path, &Path)>) -> io::Result<(CString, Vec<OwnedFd>)> {
+    let mut held = Vec::new();
+    // By descriptor: the options of a mount have one page, and paths are long.
+    let mut name = |path: &Path| -> io::Result<String> {
+        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let name = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
+        held.push(fd);
+        Ok(name)
+    };
+    let layers = lowers.iter().map(|lower| name(lower.as_ref())).collect::<io::Result<Vec<_>>>()?;
+    let mut text = format!("lowerdir={}", layers.join(":"));
     if let Some((upper, work)) = writable {
-        for (key, path) in [("upperdir", upper), ("workdir", work)] {
-            let fd = open(path)?;
-            options.push_str(&format!(",{key}=/proc/thread-self/fd/{}", fd.as_raw_fd()));
-            held.push(fd);
-        }
+        text.push_str(&format!(",upperdir={},workdir={}", name(upper)?, name(work)?));
     }
-    if options.len() >= 4096 {
+    if text.len() >= 4096 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many layers for one overlay mount"));
     }
-    let (options, place) = (CString::new(options)?, CString::new(place.as_os_str().as_encoded_bytes())?);
-    let detached = ns::with_private_mounts(|| {
-        sys::mount_with_data(c"overlay", c"overlay", &place, &options)?;
-        sys::clone_tree(rustix::fs::CWD, &place, false)
-    });
-    drop(held);
-    detached?
+    Ok((CString::new(text)?, held))
 }
 
 /// Makes a directory with its parents that only root can enter.
