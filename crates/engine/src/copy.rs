@@ -30,9 +30,39 @@ pub struct CommitRequest {
 }
 
 impl Engine {
-    fn lowers(&self, spec: &ContainerSpec) -> Result<Vec<std::path::PathBuf>, EngineError> {
-        let image = spec.image_id.parse().map_err(|_| EngineError::Invalid("the container has no image".into()))?;
-        self.images().lowers(&image).map_err(|error| EngineError::room(&error))
+    /// The layers below a container, top first: places to mount at, then its image's.
+    pub(crate) fn lowers(&self, spec: &ContainerSpec) -> Result<Vec<std::path::PathBuf>, EngineError> {
+        let image: ImageId = spec.image_id.parse().map_err(|_| EngineError::Invalid("the container has no image".into()))?;
+        let mut lowers = self.images().lowers(&image).map_err(|error| EngineError::room(&error))?;
+        let places = self.places(&image, &lowers)?;
+        lowers.insert(0, places);
+        Ok(lowers)
+    }
+
+    /// A layer with the directories and empty files that every container mounts at, so that they are no changes of the
+    /// container. Made once for an image, through an overlay, which keeps the attributes of the image's directories.
+    fn places(&self, image: &ImageId, lowers: &[std::path::PathBuf]) -> Result<std::path::PathBuf, EngineError> {
+        let fail = || EngineError::io("make the places to mount at");
+        let folder = self.data_root().join("fixups").join(image.0.hex());
+        let ready = folder.join("fs");
+        if ready.is_dir() {
+            return Ok(ready);
+        }
+        let staging = self.staging()?;
+        for part in ["upper", "work"] {
+            std::fs::create_dir_all(staging.join(part)).map_err(fail())?;
+        }
+        let root = self.sandboxes().mount_root(lowers, Some(&staging)).map_err(fail())?;
+        sampan_layers::make_places(root.as_fd()).map_err(fail())?;
+        drop(root);
+        std::fs::rename(staging.join("upper"), staging.join("fs")).map_err(fail())?;
+        std::fs::create_dir_all(self.data_root().join("fixups")).map_err(fail())?;
+        match std::fs::rename(&staging, &folder) {
+            // Another create was quicker.
+            Err(_) if ready.is_dir() => self.discard(&staging)?,
+            other => other.map_err(fail())?,
+        }
+        Ok(ready)
     }
 
     /// The root of a container, running or not.

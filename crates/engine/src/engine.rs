@@ -141,6 +141,10 @@ impl Engine {
         self.store.discard(path).map_err(EngineError::io(format!("remove {}", path.display())))
     }
 
+    pub(crate) fn staging(&self) -> Result<PathBuf, EngineError> {
+        self.store.staging().map_err(EngineError::io("make a staging folder"))
+    }
+
     /// Subnet, gateway, name and packet size of the default bridge.
     pub(crate) fn default_bridge(&self) -> (String, String, String, u32) {
         self.net.as_ref().map_or_else(Default::default, |net| {

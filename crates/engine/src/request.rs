@@ -28,8 +28,7 @@ impl Engine {
             let mut facts = container.facts();
             (facts.spec.clone(), std::mem::take(&mut facts.pending))
         };
-        let image = spec.image_id.parse().map_err(|_| EngineError::Invalid(format!("container {} has no image", spec.id)))?;
-        let lowers = self.images().lowers(&image).map_err(|error| EngineError::room(&error))?;
+        let lowers = self.lowers(&spec)?;
         let host = &spec.host;
         let mut options = self.options(&spec)?;
         let joins = [self.join(&host.pid_mode, "PID")?, self.join(&host.ipc_mode, "IPC")?, 0];

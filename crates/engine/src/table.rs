@@ -44,6 +44,8 @@ pub(crate) struct Facts {
     pub(crate) pending: Vec<PendingAttach>,
     /// Counts runs, so that a late event of an earlier run is recognised.
     pub(crate) run: u64,
+    /// The run whose end was taken.
+    pub(crate) ended_run: Option<u64>,
     /// A stop was asked for: the restart policy keeps still.
     pub(crate) stopping: bool,
     /// Delay of the next restart, in milliseconds; 0: the first.
@@ -69,6 +71,7 @@ impl Container {
             state,
             pending: Vec::new(),
             run: 0,
+            ended_run: None,
             stopping: false,
             restart_delay: 0,
             restart_cancel: None,

@@ -55,3 +55,32 @@ pub fn private_directory(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o710).create(path)
 }
+
+/// Makes the directories and empty files that containers mount at, where they are missing; links of an image are followed inside
+/// the root only.
+///
+/// # Errors
+/// A failing disk.
+pub fn make_places(root: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+    use sampan_sys::dir::open_in;
+    for path in ["proc", "sys", "dev", "dev/pts", "dev/shm", "etc"] {
+        if open_in(root, path.as_bytes(), OFlags::PATH).is_err() {
+            let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let folder = open_in(root, folder.as_bytes(), OFlags::PATH | OFlags::DIRECTORY)?;
+            match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o755)) {
+                // A link to nowhere stays what it is.
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let Ok(etc) = open_in(root, b"etc", OFlags::PATH | OFlags::DIRECTORY) else { return Ok(()) };
+    for name in ["hostname", "hosts", "resolv.conf"] {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&etc, name, flags, Mode::from_raw_mode(0o644)) {
+            Ok(_) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -69,6 +69,11 @@ pub fn container(options: &Options, host: &Host) -> Result<Plan, PlanError> {
         None if options.privileged => Vec::new(),
         None => default.iter().map(|path| (*path).to_owned()).collect(),
     };
+    let mut readonly = paths(&options.readonly, &READONLY);
+    if !host.unified && !options.privileged && !options.writable_cgroups {
+        // The tmpfs that holds the v1 hierarchies' mount points.
+        readonly.push("/sys/fs/cgroup".into());
+    }
     Ok(Plan {
         id: options.id.clone(),
         process,
@@ -85,7 +90,7 @@ pub fn container(options: &Options, host: &Host) -> Result<Plan, PlanError> {
         devices: device_nodes(options),
         links: links(),
         masked: paths(&options.masked, &MASKED),
-        readonly: paths(&options.readonly, &READONLY),
+        readonly,
         root_readonly: options.readonly_root,
         create_cwd: true,
         cgroup: cgroups::plan(host, &options.cgroup, &options.limits, &rules),

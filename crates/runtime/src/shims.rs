@@ -95,6 +95,8 @@ struct Connection {
     waiting: HashMap<u64, Sender<Reply>>,
     /// Of the shim itself, while we are its parent.
     child: Option<OwnedFd>,
+    /// Its process 1 has ended and that was told: the connection may go without a word.
+    ended: bool,
 }
 
 impl Shims {
@@ -233,7 +235,7 @@ impl Shims {
         let socket = Arc::new(socket);
         let mut inner = self.lock();
         inner.by_token.insert(token, id.to_owned());
-        inner.connections.insert(id.to_owned(), Connection { token, socket: Arc::clone(&socket), waiting: HashMap::new(), child });
+        inner.connections.insert(id.to_owned(), Connection { token, socket: Arc::clone(&socket), waiting: HashMap::new(), child, ended: false });
         drop(inner);
         Ok(epoll::add(&self.epoll, &*socket, EventData::new_u64(token), EventFlags::IN)?)
     }
@@ -289,12 +291,19 @@ impl Shims {
     }
 
     /// Takes one message; `false` when there is no further one.
-    fn read_message(&self, id: &str, socket: &OwnedFd) -> bool {
+    fn read_message(&self, id: &str, socket: &Arc<OwnedFd>) -> bool {
         match sock::receive(socket.as_fd(), false) {
             Ok((message, _)) if !message.is_empty() => {
                 let reply = flat::decode::<Numbered>(&message).and_then(|numbered| Ok((numbered.number, flat::decode::<Reply>(&numbered.body)?)));
                 match reply {
-                    Ok((0, Reply::Exited { exec, code, oom, at })) => drop(self.events.send(ShimEvent::Exited { id: id.to_owned(), exec, code, oom, at })),
+                    Ok((0, Reply::Exited { exec, code, oom, at })) => {
+                        if exec.is_empty()
+                            && let Some(connection) = self.lock().connections.get_mut(id)
+                        {
+                            connection.ended = true;
+                        }
+                        drop(self.events.send(ShimEvent::Exited { id: id.to_owned(), exec, code, oom, at }));
+                    }
                     Ok((number, reply)) => {
                         let waiting = self.lock().connections.get_mut(id).and_then(|connection| connection.waiting.remove(&number));
                         if let Some(waiting) = waiting {
@@ -307,8 +316,13 @@ impl Shims {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             Ok(_) | Err(_) => {
-                self.remove(id);
-                drop(self.events.send(ShimEvent::Lost { id: id.to_owned() }));
+                let expected = self.lock().connections.get(id).is_none_or(|connection| connection.ended || !Arc::ptr_eq(&connection.socket, socket));
+                if expected {
+                    drop(epoll::delete(&self.epoll, &**socket));
+                } else {
+                    self.remove(id);
+                    drop(self.events.send(ShimEvent::Lost { id: id.to_owned() }));
+                }
                 false
             }
         }

@@ -85,6 +85,20 @@ pub fn fork(namespaces: NewNamespaces, cgroup: Option<BorrowedFd<'_>>) -> io::Re
         0 => Ok(Forked::Child),
         // SAFETY: on success the kernel stored a fresh descriptor that nobody else owns.
         pid if pid > 0 => Ok(Forked::Parent { pid: pid as u32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+        _ => {
+            let error = io::Error::last_os_error();
+            // Seccomp filters of containers hide clone3, whose flags they cannot see.
+            let plain = namespaces.bits() == 0 && cgroup.is_none();
+            if error.raw_os_error() == Some(libc::ENOSYS) && plain { plain_fork() } else { Err(error) }
+        }
+    }
+}
+
+fn plain_fork() -> io::Result<Forked> {
+    // SAFETY: the caller has made sure that this process has one thread.
+    match unsafe { libc::fork() } {
+        0 => Ok(Forked::Child),
+        pid if pid > 0 => Ok(Forked::Parent { pid: pid.cast_unsigned(), pidfd: pidfd_open(pid.cast_unsigned())? }),
         _ => Err(io::Error::last_os_error()),
     }
 }

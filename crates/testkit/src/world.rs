@@ -84,16 +84,32 @@ impl World {
         self.daemon.as_mut()
     }
 
+    /// A world with the unmodified docker CLI, the image `box:latest` loaded, and `box.tar` and `rootfs.tar` in its folder.
+    ///
+    /// # Panics
+    /// When there is no docker CLI; the message says how to get one.
+    #[must_use]
+    pub fn with_docker() -> Self {
+        let world = Self::start(WorldOptions::default());
+        let docker = setup::docker_cli().expect("the docker CLI is missing: set SAMPAN_DOCKER_CLI (./test installs it where the peers are)");
+        world.link(&docker, "docker");
+        let busybox = setup::busybox();
+        let write = |name: &str, bytes: std::io::Result<Vec<u8>>| crate::images::write(&world.folder.join(name), &bytes.expect("busybox can be read")).expect("a file");
+        write("box.tar", crate::images::docker_archive(&busybox, "box:latest"));
+        write("rootfs.tar", crate::images::rootfs(&busybox));
+        world
+    }
+
     /// Puts a program first in the PATH of the world's commands, under another name.
     ///
     /// # Panics
     /// When the link cannot be made.
     pub fn link(&self, program: &Path, name: &str) {
-        let link = self.folder.join("bin").join(name);
-        if link.symlink_metadata().is_ok() {
-            std::fs::remove_file(&link).expect("an old link can go");
-        }
-        std::os::unix::fs::symlink(program, link).expect("a link in the world's folder");
+        use std::os::unix::fs::PermissionsExt as _;
+        let script = self.folder.join("bin").join(name);
+        // A script, as some programs look for their files beside the name they were called by.
+        std::fs::write(&script, format!("#!/bin/sh\nexec '{}' \"$@\"\n", program.display())).expect("a script in the world's folder");
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("our own file");
     }
 
     /// Starts the daemon and waits until it answers.
@@ -172,7 +188,8 @@ impl World {
     #[must_use]
     pub fn sh_with_input(&self, line: &str, input: &[u8]) -> Output {
         let mut command = self.command("bash");
-        command.args(["-c", line]).current_dir(&self.folder);
+        // Entering a mount namespace resets the working directory.
+        command.args(["-c", &format!("cd '{}'\n{line}", self.folder.display())]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("nsenter starts");
         let mut stdin = child.stdin.take().expect("piped");
@@ -206,7 +223,7 @@ impl Drop for World {
             let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
             pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL))
         };
-        drop(kill(self.init));
+        let _gone_is_fine = kill(self.init);
         drop(self.holder.wait());
         if let Some(daemon) = self.daemon.as_mut() {
             drop(daemon.wait());

@@ -21,10 +21,16 @@ enum Chore {
         /// Names of the files, without folder and `.txt`; none: all.
         names: Vec<String>,
     },
+    /// Run the recorded command lines on sampan and write down what differs from the real Docker as an accepted difference.
+    Accept {
+        /// Names of the files, without folder and `.txt`; none: all.
+        names: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Record { names } => record::record(&names),
+        Chore::Accept { names } => record::accept(&names),
     }
 }

@@ -7,10 +7,44 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use sampan_testkit::transcript::{self, Case};
-use sampan_testkit::{Output, images, setup};
+use sampan_testkit::{Output, World, images, setup};
 
 /// Records the named transcripts, or all.
 pub(crate) fn record(names: &[String]) -> anyhow::Result<()> {
+    let oracle = Oracle::find()?;
+    for file in files(names)? {
+        let mut cases = transcript::parse(&std::fs::read_to_string(&file)?);
+        oracle.record(&mut cases)?;
+        std::fs::write(&file, transcript::print(&cases))?;
+        println!("{}: {} commands", file.display(), cases.len());
+    }
+    Ok(())
+}
+
+/// Replays the named transcripts, or all, on sampan; differences are written into them, with a reason to be filled in.
+pub(crate) fn accept(names: &[String]) -> anyhow::Result<()> {
+    for file in files(names)? {
+        let mut cases = transcript::parse(&std::fs::read_to_string(&file)?);
+        let world = World::with_docker();
+        let mut differing = 0;
+        for case in &mut cases {
+            let ours = transcript::notation(&world.sh(&case.command));
+            let trimmed = |lines: &[String]| lines.iter().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+            if trimmed(&ours) == trimmed(&case.expected) {
+                case.ours = None;
+            } else {
+                differing += 1;
+                let reason = case.ours.take().map_or_else(|| "not equal yet".to_owned(), |(reason, _)| reason);
+                case.ours = Some((reason, ours));
+            }
+        }
+        std::fs::write(&file, transcript::print(&cases))?;
+        println!("{}: {} commands, {differing} differ", file.display(), cases.len());
+    }
+    Ok(())
+}
+
+fn files(names: &[String]) -> anyhow::Result<Vec<PathBuf>> {
     let folder = setup::root().join("crates/sampan/tests/recorded");
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
@@ -18,14 +52,7 @@ pub(crate) fn record(names: &[String]) -> anyhow::Result<()> {
     if !names.is_empty() {
         files.retain(|path| names.iter().any(|name| path.file_stem().is_some_and(|stem| stem == name.as_str())));
     }
-    let oracle = Oracle::find()?;
-    for file in files {
-        let mut cases = transcript::parse(&std::fs::read_to_string(&file)?);
-        oracle.record(&mut cases)?;
-        std::fs::write(&file, transcript::print(&cases))?;
-        println!("{}: {} commands", file.display(), cases.len());
-    }
-    Ok(())
+    Ok(files)
 }
 
 struct Oracle {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Response, header};
 use sampan_engine::{AttachRequest, Engine, LogEntry, LogQuery, LogStream, WaitCondition};
-use sampan_wire::{Json, object};
+use sampan_wire::object;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -37,11 +37,8 @@ pub(crate) async fn wait(context: Arc<Context>, call: Call, name: &str) -> Reply
             () = writer.closed() => None,
         };
         if let Some(result) = result {
-            let mut pairs = vec![("StatusCode".to_owned(), Json::from(result.code))];
-            if let Some(error) = result.error {
-                pairs.push(("Error".into(), object! { "Message": error }));
-            }
-            writer.send(Json::Object(pairs).print() + "\n").await;
+            // The error of a failed start is the start's answer; here it would be shown a second time.
+            writer.send(object! { "StatusCode": result.code }.print() + "\n").await;
         }
     });
     Ok(streaming_json(stream))

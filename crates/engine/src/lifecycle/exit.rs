@@ -26,6 +26,13 @@ impl Engine {
     /// Takes the end of a run. Called once a run, by the supervisor or when a restarted daemon finds the record.
     pub(crate) fn on_exit(self: &Arc<Self>, container: &Arc<Container>, ended: &Ended) {
         let id = container.id();
+        {
+            let mut facts = container.facts();
+            if facts.ended_run == Some(facts.run) {
+                return;
+            }
+            facts.ended_run = Some(facts.run);
+        }
         self.sandboxes().cleanup(&id);
         let next = self.record_exit(container, ended);
         let (code, oom) = (ended.code.to_string(), ended.oom_killed);
