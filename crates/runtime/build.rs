@@ -7,11 +7,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Variables of the outer build that would change the inner one.
-const SCRUBBED: &[&str] = &["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"];
+const SCRUBBED: &[&str] =
+    &["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"];
 
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");
-    for part in ["shim/src", "shim/Cargo.toml", "shim/Cargo.lock", "crates/shim/src", "crates/shim/Cargo.toml", "crates/base/src", "crates/sys/src", "crates/sys/Cargo.toml"] {
+    for part in [
+        "shim/src",
+        "shim/Cargo.toml",
+        "shim/Cargo.lock",
+        "crates/shim/src",
+        "crates/shim/Cargo.toml",
+        "crates/base/src",
+        "crates/sys/src",
+        "crates/sys/Cargo.toml",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(part).display());
     }
     let shim = build(&root);

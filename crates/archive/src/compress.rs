@@ -102,7 +102,6 @@ impl<R: Read> std::fmt::Debug for Decompress<R> {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;

@@ -7,10 +7,7 @@ use serde_json::{Value, json};
 /// A line that cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// An instruction that is none.
-    #[error("dockerfile parse error on line 1: unknown instruction: {0}")]
-    Unknown(String),
-    /// An instruction that makes layers or stages.
+    /// No instruction, or one that makes layers or stages.
     #[error("{0} is not a valid change command")]
     NotAChange(String),
     /// Its words are wrong.
@@ -30,13 +27,14 @@ impl Failure for ChangeError {
 /// [`ChangeError`] of the first bad line; the configuration is unchanged then.
 pub fn apply_changes(config: &ContainerConfig, lines: &[String]) -> Result<ContainerConfig, ChangeError> {
     let mut out = config.clone();
+    let mut own_cmd = false;
     for line in lines {
-        apply(&mut out, line.trim())?;
+        apply(&mut out, line.trim(), &mut own_cmd)?;
     }
     Ok(out)
 }
 
-fn apply(config: &mut ContainerConfig, line: &str) -> Result<(), ChangeError> {
+fn apply(config: &mut ContainerConfig, line: &str, own_cmd: &mut bool) -> Result<(), ChangeError> {
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let (name, rest) = (word.to_ascii_uppercase(), rest.trim());
     let needs = |least: &str| ChangeError::Syntax(format!("{name} requires {least}"));
@@ -48,11 +46,16 @@ fn apply(config: &mut ContainerConfig, line: &str) -> Result<(), ChangeError> {
         });
     }
     match name.as_str() {
-        "CMD" => config.cmd = Some(command(rest)),
+        "CMD" => {
+            config.cmd = Some(command(rest));
+            *own_cmd = true;
+        }
         "ENTRYPOINT" => {
             config.entrypoint = Some(command(rest));
-            // Arguments made for another entry point mean nothing to this one.
-            config.cmd = None;
+            // Arguments made for another entry point mean nothing to this one; those of the same request do.
+            if !*own_cmd {
+                config.cmd = None;
+            }
         }
         "ENV" => {
             let env = config.env.get_or_insert_default();
@@ -84,10 +87,7 @@ fn apply(config: &mut ContainerConfig, line: &str) -> Result<(), ChangeError> {
 }
 
 fn known(name: &str, word: &str) -> ChangeError {
-    match name {
-        "ADD" | "ARG" | "COPY" | "FROM" | "HEALTHCHECK" | "MAINTAINER" | "RUN" | "SHELL" => ChangeError::NotAChange(name.to_owned()),
-        _ => ChangeError::Unknown(word.to_owned()),
-    }
+    if word.is_empty() { ChangeError::Syntax("a change must not be empty".into()) } else { ChangeError::NotAChange(name.to_owned()) }
 }
 
 /// A JSON list of texts is the command; anything else is a line for the shell.
@@ -104,7 +104,8 @@ fn json_list(text: &str) -> Option<Vec<String>> {
 fn pairs(text: &str, name: &str) -> Result<Vec<(String, String)>, ChangeError> {
     let words = words(text)?;
     if !words.first().is_some_and(|word| word.contains('=')) {
-        let (key, value) = text.split_once(char::is_whitespace).ok_or_else(|| ChangeError::Syntax(format!("{name} must have two arguments")))?;
+        let (key, value) =
+            text.split_once(char::is_whitespace).ok_or_else(|| ChangeError::Syntax(format!("{name} must have two arguments")))?;
         return Ok(vec![(key.to_owned(), value.trim().to_owned())]);
     }
     let pair = |word: String| match word.split_once('=') {
@@ -174,7 +175,17 @@ mod tests {
 
     #[test]
     fn instructions_change_what_they_name() {
-        let config = changed(&["ENV A=1 B=\"two words\"", "env A 3", "CMD [\"a\", \"b\"]", "EXPOSE 80 8000-8001/udp", "LABEL x=y", "WORKDIR /a", "workdir b", "VOLUME [\"/v\"]"]).unwrap();
+        let config = changed(&[
+            "ENV A=1 B=\"two words\"",
+            "env A 3",
+            "CMD [\"a\", \"b\"]",
+            "EXPOSE 80 8000-8001/udp",
+            "LABEL x=y",
+            "WORKDIR /a",
+            "workdir b",
+            "VOLUME [\"/v\"]",
+        ])
+        .unwrap();
         assert_eq!(config.env, Some(vec!["B=two words".to_owned(), "A=3".to_owned()]));
         assert_eq!(config.cmd, Some(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(config.exposed_ports.keys().collect::<Vec<_>>(), ["80/tcp", "8000/udp", "8001/udp"]);
@@ -185,7 +196,7 @@ mod tests {
     #[test]
     fn others_are_refused_and_nothing_changes() {
         assert_eq!(changed(&["RUN x"]).unwrap_err(), "RUN is not a valid change command");
-        assert_eq!(changed(&["NOSUCH x"]).unwrap_err(), "dockerfile parse error on line 1: unknown instruction: NOSUCH");
+        assert_eq!(changed(&["NOSUCH x"]).unwrap_err(), "NOSUCH is not a valid change command");
         assert_eq!(changed(&["ENV"]).unwrap_err(), "ENV requires at least one argument");
         assert!(changed(&["ENV =x"]).is_err() && changed(&["USER a b"]).is_err() && changed(&["LABEL a=\"b"]).is_err());
     }

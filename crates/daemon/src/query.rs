@@ -62,7 +62,9 @@ impl Query {
         for (key, value) in value.as_object().ok_or_else(invalid)? {
             let values = match value {
                 Value::Object(map) => map.iter().filter(|(_, truth)| **truth != Value::Bool(false)).map(|(name, _)| name.clone()).collect(),
-                Value::Array(list) => list.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(invalid)).collect::<Result<_, _>>()?,
+                Value::Array(list) => {
+                    list.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(invalid)).collect::<Result<_, _>>()?
+                }
                 Value::Null => Vec::new(),
                 _ => return Err(invalid()),
             };
@@ -144,7 +146,8 @@ pub(crate) fn percent_decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).and_then(|pair| std::str::from_utf8(pair).ok()).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        let hex =
+            bytes.get(at + 1..at + 3).and_then(|pair| std::str::from_utf8(pair).ok()).and_then(|pair| u8::from_str_radix(pair, 16).ok());
         match hex.filter(|_| bytes[at] == b'%') {
             Some(byte) => {
                 out.push(byte);

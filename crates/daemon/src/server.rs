@@ -141,7 +141,9 @@ fn call(request: Request<Incoming>) -> Result<Call, ApiError> {
 fn version(path: &str) -> Result<((u32, u32), &str), ApiError> {
     let Some(rest) = path.strip_prefix("/v") else { return Ok((API, path)) };
     let (word, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let Some((major, minor)) = word.split_once('.').and_then(|(major, minor)| Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))) else {
+    let Some((major, minor)) =
+        word.split_once('.').and_then(|(major, minor)| Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?)))
+    else {
         return Ok((API, path));
     };
     if (major, minor) < MIN_API {
@@ -158,7 +160,9 @@ fn version(path: &str) -> Result<((u32, u32), &str), ApiError> {
 
 /// Runs blocking work of the engine on a thread for it.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("internal error: {error}")))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("internal error: {error}")))
 }
 
 #[cfg(test)]
@@ -169,7 +173,10 @@ mod tests {
     fn versions_are_negotiated() {
         assert_eq!(version("/v1.41/containers/json").unwrap(), ((1, 41), "/containers/json"));
         assert_eq!(version("/volumes").unwrap(), ((1, 51), "/volumes"));
-        assert_eq!(version("/v1.23/x").unwrap_err().message, "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version");
+        assert_eq!(
+            version("/v1.23/x").unwrap_err().message,
+            "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"
+        );
         assert_eq!(version("/v1.99/x").unwrap_err().message, "client version 1.99 is too new. Maximum supported API version is 1.51");
     }
 }

@@ -115,6 +115,9 @@ mod tests {
             transaction.execute("INSERT INTO a VALUES (1)", [])
         });
         assert!(failed.is_err());
-        assert_eq!(db.read("count", |connection| connection.query_row("SELECT count(*) FROM a", [], |row| row.get::<_, u32>(0))).unwrap(), 0);
+        assert_eq!(
+            db.read("count", |connection| connection.query_row("SELECT count(*) FROM a", [], |row| row.get::<_, u32>(0))).unwrap(),
+            0
+        );
     }
 }

@@ -30,7 +30,10 @@ impl Engine {
                 match self.sandboxes().adopt(&spec.id, &folder, options) {
                     Adopted::Running { pid } => living.extend(self.take_over(&container, pid)),
                     Adopted::Exited(record) => {
-                        ended.push((Arc::clone(&container), Ended { code: record.code, oom_killed: record.oom, at: record.at, error: String::new() }));
+                        ended.push((
+                            Arc::clone(&container),
+                            Ended { code: record.code, oom_killed: record.oom, at: record.at, error: String::new() },
+                        ));
                     }
                     Adopted::Lost => {
                         let error = "the container's shim was lost with its exit code".to_owned();
@@ -75,7 +78,9 @@ impl Engine {
     fn start_at_boot(self: &Arc<Self>, container: &Arc<Container>, was_running: bool) {
         let wanted = {
             let facts = container.facts();
-            !facts.state.status.is_running() && facts.state.status != Status::Restarting && restart::at_boot(facts.spec.host.restart_policy, &facts.state, was_running)
+            !facts.state.status.is_running()
+                && facts.state.status != Status::Restarting
+                && restart::at_boot(facts.spec.host.restart_policy, &facts.state, was_running)
         };
         if !wanted {
             return;
@@ -102,7 +107,9 @@ impl Engine {
 
     fn take_event(self: &Arc<Self>, event: SandboxEvent) {
         let (id, ended) = match event {
-            SandboxEvent::Exited { id, exec, code, oom, at } if exec.is_empty() => (id, Ended { code, oom_killed: oom, at, error: String::new() }),
+            SandboxEvent::Exited { id, exec, code, oom, at } if exec.is_empty() => {
+                (id, Ended { code, oom_killed: oom, at, error: String::new() })
+            }
             SandboxEvent::Exited { id, exec, code, .. } => {
                 self.exec_ended(&id, &exec, code);
                 return;
@@ -144,7 +151,12 @@ fn endpoint(state: &State) -> Option<Endpoint> {
     for (port, bindings) in &state.ports {
         let protocol = if port.protocol == PortProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
         for binding in bindings {
-            ports.push(Binding { protocol, container_port: port.port, host_ip: binding.host_ip.parse().ok()?, host_port: binding.host_port.parse().ok()? });
+            ports.push(Binding {
+                protocol,
+                container_port: port.port,
+                host_ip: binding.host_ip.parse().ok()?,
+                host_port: binding.host_port.parse().ok()?,
+            });
         }
     }
     let (ip, gateway) = (view.ip.parse().ok()?, view.gateway.parse().ok()?);

@@ -86,7 +86,12 @@ impl Engine {
     pub fn changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
         let spec = self.table().find(name)?.facts().spec.clone();
         let upper = self.upper(&spec.id)?;
-        let lowers = self.lowers(&spec)?.iter().map(|path| dir::open(path)).collect::<Result<Vec<_>, _>>().map_err(EngineError::io("open the image's layers"))?;
+        let lowers = self
+            .lowers(&spec)?
+            .iter()
+            .map(|path| dir::open(path))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(EngineError::io("open the image's layers"))?;
         sampan_layers::changes(upper.as_fd(), &lowers).map_err(EngineError::io("compare the container with its image"))
     }
 
@@ -142,7 +147,8 @@ impl Engine {
             return Err(EngineError::Conflict("container rootfs is marked read-only".into()));
         }
         let root = self.root(name)?;
-        let stat = sampan_layers::stat_path(root.as_fd(), &format!("{}/.", path.trim_end_matches('/'))).map_err(|error| missing(name, path, error))?;
+        let stat = sampan_layers::stat_path(root.as_fd(), &format!("{}/.", path.trim_end_matches('/')))
+            .map_err(|error| missing(name, path, error))?;
         if stat.mode & (1 << 31) == 0 {
             return Err(EngineError::Invalid("extraction point is not a directory".into()));
         }
@@ -179,14 +185,27 @@ impl Engine {
         };
         let frozen = request.pause && running && self.sandboxes().pause(&spec.id).is_ok();
         let parent = self.images().resolve(&spec.image_id).ok();
-        let words: Vec<&str> = spec.config.entrypoint.iter().flatten().chain(spec.config.cmd.iter().flatten()).map(String::as_str).collect();
-        let options = CommitOptions { reference: request.reference.clone(), author: request.author, comment: request.comment, config, created_by: words.join(" ") };
-        let result = self.upper(&spec.id).and_then(|upper| self.images().commit(upper.as_fd(), parent.as_ref(), &options, &Cancel::new()).map_err(|error| EngineError::room(&error)));
+        let words: Vec<&str> =
+            spec.config.entrypoint.iter().flatten().chain(spec.config.cmd.iter().flatten()).map(String::as_str).collect();
+        let options = CommitOptions {
+            reference: request.reference.clone(),
+            author: request.author,
+            comment: request.comment,
+            config,
+            created_by: words.join(" "),
+        };
+        let result = self.upper(&spec.id).and_then(|upper| {
+            self.images().commit(upper.as_fd(), parent.as_ref(), &options, &Cancel::new()).map_err(|error| EngineError::room(&error))
+        });
         if frozen && let Err(error) = self.sandboxes().resume(&spec.id) {
             tracing::error!(container = %spec.id, %error, "cannot thaw a container after a commit");
         }
         let id = result?;
-        self.container_event(&container, "commit", &[("comment", &options.comment), ("imageID", &id.to_string()), ("imageRef", &options.reference)]);
+        self.container_event(
+            &container,
+            "commit",
+            &[("comment", &options.comment), ("imageID", &id.to_string()), ("imageRef", &options.reference)],
+        );
         Ok(id)
     }
 

@@ -126,7 +126,9 @@ impl Engine {
                 if source.symlink_metadata().is_err() {
                     if wish.need_source {
                         let path = &point.source;
-                        return Err(EngineError::Invalid(format!("invalid mount config for type \"bind\": bind source path does not exist: {path}")));
+                        return Err(EngineError::Invalid(format!(
+                            "invalid mount config for type \"bind\": bind source path does not exist: {path}"
+                        )));
                     }
                     if wish.make_source {
                         std::fs::create_dir_all(source)
@@ -218,7 +220,8 @@ fn settle(config: &mut Config, host: &mut HostConfig, id: &str) {
     if matches!(host.network_mode.as_str(), "" | "default") {
         host.network_mode = "bridge".into();
     }
-    if config.hostname.is_empty() && !host.network_mode.starts_with("container:") && host.uts_mode != "host" && host.network_mode != "host" {
+    if config.hostname.is_empty() && !host.network_mode.starts_with("container:") && host.uts_mode != "host" && host.network_mode != "host"
+    {
         id[..12].clone_into(&mut config.hostname);
     }
     if host.log.driver.is_empty() {

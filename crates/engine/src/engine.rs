@@ -61,8 +61,18 @@ impl Engine {
     ///
     /// # Errors
     /// A failing disk, kernel or database.
-    pub fn open(config: EngineConfig, store: Arc<Store>, images: Arc<Images>, net: Option<Arc<Net>>, events: Arc<EventBus>) -> Result<Arc<Self>, EngineError> {
-        let sandbox = SandboxConfig { data_root: store.root().to_owned(), exec_root: config.exec_root.clone(), cgroup_parent: config.cgroup_parent.clone() };
+    pub fn open(
+        config: EngineConfig,
+        store: Arc<Store>,
+        images: Arc<Images>,
+        net: Option<Arc<Net>>,
+        events: Arc<EventBus>,
+    ) -> Result<Arc<Self>, EngineError> {
+        let sandbox = SandboxConfig {
+            data_root: store.root().to_owned(),
+            exec_root: config.exec_root.clone(),
+            cgroup_parent: config.cgroup_parent.clone(),
+        };
         let (sandboxes, ends) = Sandboxes::open(sandbox, net.clone()).map_err(EngineError::io("make the runtime ready"))?;
         let id = identity(&store)?;
         let engine = Arc::new_cyclic(|own| Self {
@@ -180,7 +190,8 @@ impl Engine {
         if !stop_containers {
             return;
         }
-        let running: Vec<Arc<Container>> = self.table.all().into_iter().filter(|container| container.facts().state.status.is_running()).collect();
+        let running: Vec<Arc<Container>> =
+            self.table.all().into_iter().filter(|container| container.facts().state.status.is_running()).collect();
         std::thread::scope(|scope| {
             for container in &running {
                 scope.spawn(|| {

@@ -53,12 +53,22 @@ impl Engine {
             let facts = container.facts();
             match facts.state.status {
                 Status::Running => {}
-                Status::Paused => return Err(EngineError::Conflict(format!("container {name} is paused, unpause the container before exec"))),
-                Status::Restarting => return Err(EngineError::Conflict(format!("Container {} is restarting, wait until the container is running", facts.spec.id))),
+                Status::Paused => {
+                    return Err(EngineError::Conflict(format!("Container {name} is paused, unpause the container before exec")));
+                }
+                Status::Restarting => {
+                    return Err(EngineError::Conflict(format!(
+                        "Container {} is restarting, wait until the container is running",
+                        facts.spec.id
+                    )));
+                }
                 _ => return Err(EngineError::Conflict(format!("container {} is not running", facts.spec.id))),
             }
             facts.spec.id.clone()
         };
+        if !request.user.is_empty() {
+            self.sandboxes().check_user(&container_id, &request.user).map_err(|error| EngineError::room(&error))?;
+        }
         let id = names::new_id();
         let action = format!("exec_create: {}", request.cmd.join(" "));
         let view = ExecView { id: id.clone(), container_id, request, running: false, exit_code: None, pid: 0, can_remove: false };
@@ -85,7 +95,11 @@ impl Engine {
         let privileged_caps = self.sandboxes().host().capabilities & caps::ALL;
         let wish = request.request;
         let attached = !detach;
-        let streams = Streams { stdin: attached && wish.attach_stdin, stdout: attached && wish.attach_stdout, stderr: attached && wish.attach_stderr };
+        let streams = Streams {
+            stdin: attached && wish.attach_stdin,
+            stdout: attached && wish.attach_stdout,
+            stderr: attached && wish.attach_stderr,
+        };
         let (attachments, ours) = if attached { crate::streams::socket_pair(streams)? } else { (Vec::new(), None) };
         let size = console_size.or(wish.console_size).unwrap_or([0, 0]);
         let change = |options: &mut sampan_runtime::options::Options| {
@@ -124,7 +138,8 @@ impl Engine {
                 if let Some(exec) = self.execs().lock().by_id.get_mut(id) {
                     exec.view.exit_code = Some(error.exit_code());
                 }
-                Err(EngineError::room(&error))
+                // An attached client reads the reason as output, as in the original.
+                if attached { crate::streams::message(&format!("{error}\r\n"), wish.tty).map(Some) } else { Err(EngineError::room(&error)) }
             }
         }
     }
@@ -148,7 +163,13 @@ impl Engine {
     }
 
     pub(crate) fn exec_ids(&self, container: &str) -> Vec<String> {
-        self.execs().lock().by_id.values().filter(|exec| exec.view.container_id == container && exec.view.running).map(|exec| exec.view.id.clone()).collect()
+        self.execs()
+            .lock()
+            .by_id
+            .values()
+            .filter(|exec| exec.view.container_id == container && exec.view.running)
+            .map(|exec| exec.view.id.clone())
+            .collect()
     }
 
     pub(crate) fn exec_ended(&self, container: &str, id: &str, code: i32) {

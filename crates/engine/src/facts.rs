@@ -50,13 +50,24 @@ impl Engine {
     pub fn facts(&self) -> Facts {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let release = text("/etc/os-release");
-        let field = |key: &str| release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(|value| value.trim_matches('"').to_owned()).unwrap_or_default();
+        let field = |key: &str| {
+            release
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                .map(|value| value.trim_matches('"').to_owned())
+                .unwrap_or_default()
+        };
         let host = self.sandboxes().host();
         let all = self.table().all();
         let count = |wanted: &[Status]| all.iter().filter(|container| wanted.contains(&container.facts().state.status)).count();
         Facts {
             id: self.id.clone(),
-            containers: [all.len(), count(&[Status::Running]), count(&[Status::Paused]), count(&[Status::Created, Status::Exited, Status::Dead, Status::Removing])],
+            containers: [
+                all.len(),
+                count(&[Status::Running]),
+                count(&[Status::Paused]),
+                count(&[Status::Created, Status::Exited, Status::Dead, Status::Removing]),
+            ],
             images: self.images().all().map_or(0, |images| images.len()),
             cgroup_version: if host.unified { 2 } else { 1 },
             kernel: text("/proc/sys/kernel/osrelease"),

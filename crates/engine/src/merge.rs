@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn an_image_fills_what_the_request_left_open() {
-        let image = Config { cmd: words(&["sh"]), env: vec!["PATH=/bin".into(), "A=image".into()], user: "user".into(), ..Config::default() };
+        let image =
+            Config { cmd: words(&["sh"]), env: vec!["PATH=/bin".into(), "A=image".into()], user: "user".into(), ..Config::default() };
         let merged = merge(Config { env: vec!["A=mine".into()], ..Config::default() }, &image);
         assert_eq!((merged.cmd, merged.env, merged.user.as_str()), (words(&["sh"]), vec!["A=mine".to_owned(), "PATH=/bin".into()], "user"));
     }

@@ -46,12 +46,13 @@ pub(crate) fn collect(config: &Config, host: &HostConfig, inherited: Vec<MountPo
         add(from_request(request)?, &mut wishes)?;
     }
     for (target, options) in &host.tmpfs {
-        let target = clean_target(target, target)?;
-        let point = MountPoint { kind: "tmpfs".into(), destination: target, rw: true, tmpfs_options: options.clone(), ..MountPoint::default() };
+        let target = clean_target(target, target, "volume")?;
+        let point =
+            MountPoint { kind: "tmpfs".into(), destination: target, rw: true, tmpfs_options: options.clone(), ..MountPoint::default() };
         add(Wish::plain(point), &mut wishes)?;
     }
     for target in &config.volumes {
-        let target = clean_target(target, target)?;
+        let target = clean_target(target, target, "volume")?;
         wishes.entry(target.clone()).or_insert_with(|| Wish::plain(anonymous_volume(target)));
     }
     Ok(wishes.into_values().collect())
@@ -89,7 +90,8 @@ pub(crate) fn parse_bind(line: &str) -> Result<Wish, EngineError> {
         [source, target, mode] if !source.is_empty() => (source, target, mode),
         _ => return Err(invalid_spec(line)),
     };
-    let target = clean_target(target, line)?;
+    let kind = if source.starts_with('/') { "bind" } else { "volume" };
+    let target = clean_target(target, line, kind)?;
     let mut point = MountPoint { destination: target, rw: true, mode: mode.to_owned(), ..MountPoint::default() };
     if source.starts_with('/') {
         point.kind = "bind".into();
@@ -127,7 +129,9 @@ fn apply_mode(point: &mut MountPoint, mode: &str) -> Result<(), EngineError> {
             "nocopy" if point.kind == "volume" => point.copy_up = false,
             "rbind" if point.kind == "bind" => {}
             "bind" if point.kind == "bind" => point.non_recursive = true,
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" if point.kind == "bind" => option.clone_into(&mut point.propagation),
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" if point.kind == "bind" => {
+                option.clone_into(&mut point.propagation)
+            }
             _ => return Err(bad()),
         }
     }
@@ -225,13 +229,17 @@ fn tmpfs_options(request: &MountRequest) -> String {
     options.join(",")
 }
 
-fn clean_target(target: &str, line: &str) -> Result<String, EngineError> {
+fn clean_target(target: &str, line: &str, kind: &str) -> Result<String, EngineError> {
     if !target.starts_with('/') {
-        return Err(EngineError::Invalid(format!("invalid volume specification: '{line}': invalid mount config for type \"volume\": invalid mount path: '{target}' mount path must be absolute")));
+        return Err(EngineError::Invalid(format!(
+            "invalid volume specification: '{line}': invalid mount config for type \"{kind}\": invalid mount path: '{target}' mount path must be absolute"
+        )));
     }
     let target = clean(target);
     if target == "/" {
-        return Err(EngineError::Invalid(format!("invalid volume specification: '{line}': invalid mount config for type \"volume\": invalid specification: destination can't be '/'")));
+        return Err(EngineError::Invalid(format!(
+            "invalid volume specification: '{line}': invalid mount config for type \"{kind}\": invalid specification: destination can't be '/'"
+        )));
     }
     Ok(target)
 }
@@ -283,7 +291,8 @@ mod tests {
     fn one_target_is_mounted_once_and_image_volumes_give_way() {
         let mut host = HostConfig { binds: vec!["/a:/x".into()], ..HostConfig::default() };
         let config = Config { volumes: ["/x".to_owned(), "/y".to_owned()].into(), ..Config::default() };
-        let kinds: Vec<_> = collect(&config, &host, Vec::new()).unwrap().into_iter().map(|wish| (wish.point.destination, wish.point.kind)).collect();
+        let kinds: Vec<_> =
+            collect(&config, &host, Vec::new()).unwrap().into_iter().map(|wish| (wish.point.destination, wish.point.kind)).collect();
         assert_eq!(kinds, [("/x".to_owned(), "bind".to_owned()), ("/y".to_owned(), "volume".to_owned())]);
         host.tmpfs.insert("/x/".into(), String::new());
         assert_eq!(collect(&config, &host, Vec::new()).unwrap_err().to_string(), "Duplicate mount point: /x");

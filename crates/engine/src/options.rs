@@ -65,14 +65,18 @@ impl Engine {
     pub(crate) fn check_options(&self, _config: &Config, host: &mut HostConfig) -> Result<Vec<String>, EngineError> {
         not_yet(host)?;
         security(&host.security_opt)?;
-        caps::choose(&host.cap_add, &host.cap_drop, host.privileged, caps::ALL)
-            .map_err(|(adding, name)| EngineError::Invalid(format!("invalid {}: unknown capability: \"{name}\"", if adding { "CapAdd" } else { "CapDrop" })))?;
+        caps::choose(&host.cap_add, &host.cap_drop, host.privileged, caps::ALL).map_err(|(adding, name)| {
+            EngineError::Invalid(format!("invalid {}: unknown capability: \"{name}\"", if adding { "CapAdd" } else { "CapDrop" }))
+        })?;
         if !(-1000..=1000).contains(&host.oom_score_adj) {
             return invalid(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj));
         }
         check_modes(host)?;
         for key in host.log.options.keys() {
-            if !matches!(key.as_str(), "max-size" | "max-file" | "labels" | "env" | "mode" | "max-buffer-size" | "labels-regex" | "env-regex" | "tag" | "compress") {
+            if !matches!(
+                key.as_str(),
+                "max-size" | "max-file" | "labels" | "env" | "mode" | "max-buffer-size" | "labels-regex" | "env-regex" | "tag" | "compress"
+            ) {
                 return invalid(format!("unknown log opt '{key}' for json-file log driver"));
             }
         }
@@ -100,7 +104,10 @@ impl Engine {
             return invalid("Minimum memory reservation allowed is 6MB");
         }
         if limits.memory_swappiness.is_some_and(|value| !(-1..=100).contains(&value)) {
-            return invalid(format!("Invalid value: {}, valid memory swappiness range is 0-100", limits.memory_swappiness.unwrap_or_default()));
+            return invalid(format!(
+                "Invalid value: {}, valid memory swappiness range is 0-100",
+                limits.memory_swappiness.unwrap_or_default()
+            ));
         }
         if limits.nano_cpus > 0 && (limits.cpu_period > 0 || limits.cpu_quota > 0) {
             return invalid("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set");
@@ -136,7 +143,11 @@ impl Engine {
         if wish.is_empty() {
             return Ok(());
         }
-        let Some(platform) = Platform::parse(wish) else { return invalid(format!("\"{wish}\" is an invalid OS component of \"{wish}\": OSAndVersion specifier component must match \"^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.-]*)\\\\))?$\": invalid argument")) };
+        let Some(platform) = Platform::parse(wish) else {
+            return invalid(format!(
+                "\"{wish}\" is an invalid OS component of \"{wish}\": OSAndVersion specifier component must match \"^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.-]*)\\\\))?$\": invalid argument"
+            ));
+        };
         if platform.architecture == image.config.architecture && platform.os == image.config.os {
             return Ok(());
         }
@@ -178,7 +189,7 @@ fn not_yet(host: &HostConfig) -> Result<(), EngineError> {
     }
     match host.log.driver.as_str() {
         "" | "json-file" | "none" => Ok(()),
-        other => invalid(format!("logger: no log driver named '{other}' is registered")),
+        other => Err(EngineError::Invalid(format!("error looking up logging plugin {other}: plugin \"{other}\" not found"))),
     }
 }
 

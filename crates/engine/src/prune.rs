@@ -33,7 +33,9 @@ impl PruneFilter {
     /// Whether the label conditions hold.
     #[must_use]
     pub fn fits_labels(&self, labels: &BTreeMap<String, String>) -> bool {
-        let has = |(key, value): &(String, Option<String>)| labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|wanted| wanted == found));
+        let has = |(key, value): &(String, Option<String>)| {
+            labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|wanted| wanted == found))
+        };
         self.labels.iter().all(has) && !self.not_labels.iter().any(has)
     }
 }

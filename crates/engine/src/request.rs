@@ -9,10 +9,11 @@ use sampan_runtime::cgroups::{DeviceRule, Limits};
 use sampan_runtime::options::{Device, LogPlan, MountSource, MountStep, Namespace, Options};
 use sampan_sandbox::{Network, Running, StartRequest, Streams};
 
-
 use crate::Engine;
 use crate::error::EngineError;
-use crate::model::{Config, ContainerSpec, DeviceMapping, EndpointView, HostConfig, MountPoint, PortBinding, PortProtocol, PortSpec, State};
+use crate::model::{
+    Config, ContainerSpec, DeviceMapping, EndpointView, HostConfig, MountPoint, PortBinding, PortProtocol, PortSpec, State,
+};
 use crate::options::security;
 use crate::table::Container;
 
@@ -33,8 +34,16 @@ impl Engine {
         let mut options = self.options(&spec)?;
         let joins = [self.join(&host.pid_mode, "PID")?, self.join(&host.ipc_mode, "IPC")?, 0];
         options.mounts = self.mount_steps(&spec)?;
-        let attachments = pending.into_iter().map(|client| (client.socket, Streams { stdin: client.stdin, stdout: client.stdout, stderr: client.stderr })).collect();
-        let extra_hosts = host.extra_hosts.iter().filter_map(|line| line.split_once([':', '='])).map(|(name, ip)| (name.to_owned(), ip.to_owned())).collect();
+        let attachments = pending
+            .into_iter()
+            .map(|client| (client.socket, Streams { stdin: client.stdin, stdout: client.stdout, stderr: client.stderr }))
+            .collect();
+        let extra_hosts = host
+            .extra_hosts
+            .iter()
+            .filter_map(|line| line.split_once([':', '=']))
+            .map(|(name, ip)| (name.to_owned(), ip.to_owned()))
+            .collect();
         Ok(StartRequest {
             id: spec.id.clone(),
             name: spec.name.clone(),
@@ -59,7 +68,11 @@ impl Engine {
         let other = self.table().find(id)?;
         let facts = other.facts();
         if facts.state.pid == 0 {
-            return Err(EngineError::Conflict(format!("cannot join {what} namespace of a non running container: container {} is {}", facts.spec.name, facts.state.status.name())));
+            return Err(EngineError::Conflict(format!(
+                "cannot join {what} namespace of a non running container: container {} is {}",
+                facts.spec.name,
+                facts.state.status.name()
+            )));
         }
         Ok(facts.state.pid)
     }
@@ -81,7 +94,7 @@ impl Engine {
             }
             mode => match mode.strip_prefix("container:") {
                 Some(_) => Ok(Network::Join(self.join(mode, "network")?)),
-                None => Err(EngineError::NotFound(format!("network {mode} not found"))),
+                None => Err(EngineError::NotFound(format!("failed to set up container networking: network {mode} not found"))),
             },
         }
     }
@@ -91,7 +104,8 @@ impl Engine {
         let (config, host) = (&spec.config, &spec.host);
         let security = security(&host.security_opt)?;
         let available = self.sandboxes().host().capabilities;
-        let capabilities = caps::choose(&host.cap_add, &host.cap_drop, host.privileged, available).map_err(|(_, name)| EngineError::Invalid(format!("unknown capability: {name}")))?;
+        let capabilities = caps::choose(&host.cap_add, &host.cap_drop, host.privileged, available)
+            .map_err(|(_, name)| EngineError::Invalid(format!("unknown capability: {name}")))?;
         let mode = |text: &str| match text {
             "host" => Namespace::Host,
             text if text.starts_with("container:") => Namespace::Join,
@@ -129,7 +143,11 @@ impl Engine {
             pid: mode(&host.pid_mode),
             ipc: mode(&host.ipc_mode),
             ipc_none: host.ipc_mode == "none",
-            uts: if host.uts_mode == "host" || (host.network_mode == "host" && config.hostname.is_empty()) { Namespace::Host } else { Namespace::Private },
+            uts: if host.uts_mode == "host" || (host.network_mode == "host" && config.hostname.is_empty()) {
+                Namespace::Host
+            } else {
+                Namespace::Private
+            },
             cgroup_private: private_cgroup,
             shm_size: host.shm_size,
             devices,
@@ -152,7 +170,9 @@ impl Engine {
             return Ok(None);
         }
         let (max_size, max_files) = log_limits(&spec.host)?;
-        let wanted = |key: &str| spec.host.log.options.get(key).map(|list| list.split(',').map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default();
+        let wanted = |key: &str| {
+            spec.host.log.options.get(key).map(|list| list.split(',').map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default()
+        };
         let mut attributes = std::collections::BTreeMap::new();
         for label in wanted("labels") {
             if let Some(value) = spec.config.labels.get(&label) {
@@ -196,7 +216,14 @@ fn mount_step(mount: &MountPoint, _privileged: bool) -> Result<MountStep, Engine
         "private" => 1,
         _ => 1 | 8,
     };
-    Ok(MountStep { source, target, attributes: readonly, recursive: !mount.rw && !mount.read_only_non_recursive, propagation, ..MountStep::default() })
+    Ok(MountStep {
+        source,
+        target,
+        attributes: readonly,
+        recursive: !mount.rw && !mount.read_only_non_recursive,
+        propagation,
+        ..MountStep::default()
+    })
 }
 
 /// A tmpfs with the options of mount(8); noexec, nosuid and nodev unless they are taken back.
@@ -214,7 +241,9 @@ fn tmpfs_step(target: String, text: &str) -> Result<MountStep, EngineError> {
             "ro" => attributes |= RDONLY,
             "rw" | "defaults" | "relatime" | "noatime" | "private" | "rprivate" => {}
             other => match other.split_once('=') {
-                Some((key @ ("size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol"), value)) => options.push((key.to_owned(), value.to_owned())),
+                Some((key @ ("size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol"), value)) => {
+                    options.push((key.to_owned(), value.to_owned()))
+                }
                 _ => return Err(EngineError::Invalid(format!("invalid tmpfs option [\"{other}\"]"))),
             },
         }
@@ -225,8 +254,11 @@ fn tmpfs_step(target: String, text: &str) -> Result<MountStep, EngineError> {
 /// Bytes and number of log files.
 pub(crate) fn log_limits(host: &HostConfig) -> Result<(u64, u32), EngineError> {
     let options = &host.log.options;
-    let size = options.get("max-size").map_or(Ok(0), |text| size(text).ok_or_else(|| EngineError::Invalid(format!("invalid size: '{text}'"))))?;
-    let files = options.get("max-file").map_or(Ok(1), |text| text.parse::<u32>().map_err(|_| EngineError::Invalid(format!("invalid value for max-file: '{text}'"))))?;
+    let size =
+        options.get("max-size").map_or(Ok(0), |text| size(text).ok_or_else(|| EngineError::Invalid(format!("invalid size: '{text}'"))))?;
+    let files = options
+        .get("max-file")
+        .map_or(Ok(1), |text| text.parse::<u32>().map_err(|_| EngineError::Invalid(format!("invalid value for max-file: '{text}'"))))?;
     if files == 0 {
         return Err(EngineError::Invalid("max-file cannot be less than 1".into()));
     }
@@ -259,7 +291,8 @@ fn command_line(config: &Config) -> Vec<String> {
 
 /// PATH, HOSTNAME, TERM for terminals, then the configuration's; a name without `=` removes one.
 fn environment(config: &Config) -> Vec<String> {
-    let mut out = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(), format!("HOSTNAME={}", config.hostname)];
+    let mut out =
+        vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(), format!("HOSTNAME={}", config.hostname)];
     if config.tty {
         out.push("TERM=xterm".into());
     }
@@ -298,8 +331,21 @@ pub(crate) fn limits(host: &HostConfig) -> Limits {
 
 /// Numbers of `RLIMIT_*` on Linux.
 const ULIMITS: [(&str, u32); 15] = [
-    ("cpu", 0), ("fsize", 1), ("data", 2), ("stack", 3), ("core", 4), ("rss", 5), ("nproc", 6), ("nofile", 7), ("memlock", 8), ("locks", 10), ("sigpending", 11),
-    ("msgqueue", 12), ("nice", 13), ("rtprio", 14), ("rttime", 15),
+    ("cpu", 0),
+    ("fsize", 1),
+    ("data", 2),
+    ("stack", 3),
+    ("core", 4),
+    ("rss", 5),
+    ("nproc", 6),
+    ("nofile", 7),
+    ("memlock", 8),
+    ("locks", 10),
+    ("sigpending", 11),
+    ("msgqueue", 12),
+    ("nice", 13),
+    ("rtprio", 14),
+    ("rttime", 15),
 ];
 
 fn ulimit(limit: &crate::model::Ulimit) -> Result<(u32, u64, u64), EngineError> {
@@ -312,7 +358,9 @@ fn ulimit(limit: &crate::model::Ulimit) -> Result<(u32, u64, u64), EngineError> 
 /// A host device, or all below a directory.
 fn device(mapping: &DeviceMapping) -> Result<Vec<Device>, EngineError> {
     use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-    let gone = |error: std::io::Error| EngineError::Invalid(format!("error gathering device information while adding custom device \"{}\": {error}", mapping.path_on_host));
+    let gone = |error: std::io::Error| {
+        EngineError::Invalid(format!("error gathering device information while adding custom device \"{}\": {error}", mapping.path_on_host))
+    };
     let mut found = Vec::new();
     let mut pending = vec![(std::path::PathBuf::from(&mapping.path_on_host), mapping.path_in_container.clone())];
     while let Some((path, target)) = pending.pop() {
@@ -330,7 +378,10 @@ fn device(mapping: &DeviceMapping) -> Result<Vec<Device>, EngineError> {
         }
     }
     if found.is_empty() {
-        return Err(EngineError::Invalid(format!("error gathering device information while adding custom device \"{}\": not a device node", mapping.path_on_host)));
+        return Err(EngineError::Invalid(format!(
+            "error gathering device information while adding custom device \"{}\": not a device node",
+            mapping.path_on_host
+        )));
     }
     Ok(found)
 }
@@ -359,7 +410,9 @@ fn ports(spec: &ContainerSpec) -> Result<Vec<PortRequest>, EngineError> {
         };
         let host_ip = match binding.host_ip.as_str() {
             "" => Ipv4Addr::UNSPECIFIED,
-            text => text.parse().map_err(|_| EngineError::Unsupported(format!("not supported: publishing on {text} (IPv4 only for now)")))?,
+            text => {
+                text.parse().map_err(|_| EngineError::Unsupported(format!("not supported: publishing on {text} (IPv4 only for now)")))?
+            }
         };
         let invalid = || EngineError::Invalid(format!("invalid port specification: \"{}\"", binding.host_port));
         let host_ports = match binding.host_port.split_once('-') {
@@ -394,7 +447,7 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
 }
 
 /// Writes the network of a started container into its state.
-pub(crate) fn remember_network(state: &mut State, running: &Running) {
+pub(crate) fn remember_network(state: &mut State, id: &str, running: &Running) {
     state.ports.clear();
     state.endpoints.clear();
     let Some(endpoint) = &running.endpoint else { return };
@@ -410,7 +463,7 @@ pub(crate) fn remember_network(state: &mut State, running: &Running) {
     let mac = endpoint.mac.map(|byte| format!("{byte:02x}")).join(":");
     let view = EndpointView {
         network_id: String::new(),
-        endpoint_id: crate::names::new_id(),
+        endpoint_id: sampan_sandbox::endpoint_id(id),
         gateway: endpoint.gateway.to_string(),
         ip: endpoint.ip.to_string(),
         prefix_len: endpoint.prefix,

@@ -53,7 +53,14 @@ mod tests {
     use super::*;
 
     fn state(exit_code: i32, restart_count: u32, ran_seconds: i64) -> State {
-        State { exit_code, restart_count, started_at: 1, finished_at: 1 + ran_seconds * 1_000_000_000, has_been_started: true, ..State::default() }
+        State {
+            exit_code,
+            restart_count,
+            started_at: 1,
+            finished_at: 1 + ran_seconds * 1_000_000_000,
+            has_been_started: true,
+            ..State::default()
+        }
     }
 
     fn policy(name: RestartPolicyName, maximum_retry_count: u32) -> RestartPolicy {

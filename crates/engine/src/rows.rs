@@ -16,7 +16,8 @@ fn print(value: &impl Serialize) -> String {
 }
 
 fn parse<T: DeserializeOwned>(text: &str, what: &str) -> Result<T, EngineError> {
-    serde_json::from_str(text).map_err(|error| EngineError::Room { text: format!("damaged row of {what}: {error}"), kind: sampan_base::ErrorKind::Internal })
+    serde_json::from_str(text)
+        .map_err(|error| EngineError::Room { text: format!("damaged row of {what}: {error}"), kind: sampan_base::ErrorKind::Internal })
 }
 
 fn fail(error: sampan_store::DbError) -> EngineError {

@@ -45,6 +45,14 @@ pub(crate) fn socket_pair(streams: Streams) -> Result<(Vec<Attachment>, Option<O
     Ok((vec![(theirs, streams)], Some(ours)))
 }
 
+/// A connection on which a text has been said already.
+pub(crate) fn message(text: &str, tty: bool) -> Result<Attached, EngineError> {
+    let (ours, theirs) = sampan_sys::sock::stream_pair().map_err(EngineError::io("make a socket pair"))?;
+    let bytes = if tty { text.as_bytes().to_vec() } else { sampan_sandbox::output_frame(text) };
+    rustix::io::write(&theirs, &bytes).map_err(|error| EngineError::io("write to a client")(error.into()))?;
+    Ok(Attached { socket: ours, tty })
+}
+
 impl Engine {
     /// Attaches a client. Before the start it gets everything of the next run.
     ///
@@ -58,7 +66,9 @@ impl Engine {
         // Input goes nowhere without an open standard input.
         let stdin = request.stdin && facts.spec.config.open_stdin;
         match facts.state.status {
-            Status::Paused => return Err(EngineError::Conflict(format!("container {name} is paused, unpause the container before attach"))),
+            Status::Paused => {
+                return Err(EngineError::Conflict(format!("container {name} is paused, unpause the container before attach")));
+            }
             Status::Running => {
                 let id = facts.spec.id.clone();
                 drop(facts);

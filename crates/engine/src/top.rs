@@ -15,10 +15,37 @@ pub struct Top {
 
 /// The columns a user may ask for: the name given to `-o`, and its head.
 const COLUMNS: &[(&str, &str)] = &[
-    ("uid", "UID"), ("user", "USER"), ("euser", "EUSER"), ("ruser", "RUSER"), ("pid", "PID"), ("ppid", "PPID"), ("pgid", "PGID"), ("sid", "SID"),
-    ("c", "C"), ("stime", "STIME"), ("start", "STARTED"), ("tty", "TTY"), ("tt", "TT"), ("time", "TIME"), ("etime", "ELAPSED"), ("cmd", "CMD"), ("args", "COMMAND"),
-    ("command", "COMMAND"), ("comm", "COMMAND"), ("stat", "STAT"), ("s", "S"), ("state", "S"), ("vsz", "VSZ"), ("rss", "RSS"), ("%cpu", "%CPU"), ("pcpu", "%CPU"),
-    ("%mem", "%MEM"), ("pmem", "%MEM"), ("nlwp", "NLWP"), ("ni", "NI"), ("pri", "PRI"),
+    ("uid", "UID"),
+    ("user", "USER"),
+    ("euser", "EUSER"),
+    ("ruser", "RUSER"),
+    ("pid", "PID"),
+    ("ppid", "PPID"),
+    ("pgid", "PGID"),
+    ("sid", "SID"),
+    ("c", "C"),
+    ("stime", "STIME"),
+    ("start", "STARTED"),
+    ("tty", "TTY"),
+    ("tt", "TT"),
+    ("time", "TIME"),
+    ("etime", "ELAPSED"),
+    ("cmd", "CMD"),
+    ("args", "COMMAND"),
+    ("command", "COMMAND"),
+    ("comm", "COMMAND"),
+    ("stat", "STAT"),
+    ("s", "S"),
+    ("state", "S"),
+    ("vsz", "VSZ"),
+    ("rss", "RSS"),
+    ("%cpu", "%CPU"),
+    ("pcpu", "%CPU"),
+    ("%mem", "%MEM"),
+    ("pmem", "%MEM"),
+    ("nlwp", "NLWP"),
+    ("ni", "NI"),
+    ("pri", "PRI"),
 ];
 
 /// Which columns ps's arguments ask for: `(name, head)`.
@@ -33,10 +60,9 @@ pub(crate) fn columns(arguments: &str) -> Result<Vec<(String, String)>, EngineEr
     };
     match words[..] {
         [] | ["-ef"] => Ok(named(&["uid", "pid", "ppid", "c", "stime", "tty", "time", "cmd"], &[])),
-        ["aux" | "-aux"] => Ok(named(
-            &["user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "stime", "time", "command"],
-            &[("stime", "START")],
-        )),
+        ["aux" | "-aux"] => {
+            Ok(named(&["user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "stime", "time", "command"], &[("stime", "START")]))
+        }
         ["-o" | "-eo" | "o", list] => own_columns(list),
         [list] if list.starts_with("-o") => own_columns(&list[2..]),
         _ => Err(EngineError::Unsupported(format!("not supported: ps options \"{arguments}\" (top knows -ef, aux and -o COLUMNS)"))),
@@ -54,7 +80,11 @@ fn own_columns(list: &str) -> Result<Vec<(String, String)>, EngineError> {
         found.push((name, own_head.unwrap_or(head).to_owned()));
     }
     // As in the original, without a pid column its rows cannot be told apart.
-    if found.iter().any(|(name, _)| name == "pid") { Ok(found) } else { Err(EngineError::Invalid("Couldn't find PID field in ps output".into())) }
+    if found.iter().any(|(name, _)| name == "pid") {
+        Ok(found)
+    } else {
+        Err(EngineError::Invalid("Couldn't find PID field in ps output".into()))
+    }
 }
 
 /// Reads the rows of some processes; those that ended meanwhile are left out.
@@ -62,7 +92,11 @@ pub(crate) fn rows(pids: &[u32], columns: &[(String, String)]) -> Vec<Vec<String
     let host = Host::read();
     let mut sorted = pids.to_vec();
     sorted.sort_unstable();
-    sorted.into_iter().filter_map(|pid| Process::read(pid)).map(|process| columns.iter().map(|(name, _)| process.column(name, &host)).collect()).collect()
+    sorted
+        .into_iter()
+        .filter_map(|pid| Process::read(pid))
+        .map(|process| columns.iter().map(|(name, _)| process.column(name, &host)).collect())
+        .collect()
 }
 
 /// What percentages and times are computed from.
@@ -176,7 +210,8 @@ mod tests {
 
     #[test]
     fn known_options_choose_columns_and_others_are_refused() {
-        let heads = |arguments: &str| columns(arguments).map(|columns| columns.into_iter().map(|(_, head)| head).collect::<Vec<_>>().join(" "));
+        let heads =
+            |arguments: &str| columns(arguments).map(|columns| columns.into_iter().map(|(_, head)| head).collect::<Vec<_>>().join(" "));
         assert_eq!(heads("").unwrap(), "UID PID PPID C STIME TTY TIME CMD");
         assert_eq!(heads("aux").unwrap(), "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND");
         assert_eq!(heads("-o pid,comm=NAME").unwrap(), "PID NAME");

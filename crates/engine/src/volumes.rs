@@ -37,7 +37,10 @@ impl Engine {
     pub(crate) fn volume_make(&self, request: &VolumeRequest, anonymous: bool) -> Result<VolumeView, EngineError> {
         if !matches!(request.driver.as_str(), "" | "local") {
             let driver = &request.driver;
-            return Err(EngineError::NotFound(format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found")));
+            let name = &request.name;
+            return Err(EngineError::NotFound(format!(
+                "create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+            )));
         }
         if let Some(option) = request.options.keys().next() {
             return Err(EngineError::Unsupported(format!("not supported: volume option \"{option}\" (mounted volumes come later)")));

@@ -46,7 +46,13 @@ impl Images {
     ///
     /// # Errors
     /// [`ImageError`]; nothing is left then.
-    pub fn import(&self, archive: impl Read, options: &ImportOptions, progress: &dyn ProgressSink, cancel: &Cancel) -> Result<ImageId, ImageError> {
+    pub fn import(
+        &self,
+        archive: impl Read,
+        options: &ImportOptions,
+        progress: &dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<ImageId, ImageError> {
         let reference = name(&options.reference)?;
         progress.report(Progress::Message("Importing".into()));
         let decompressed = Decompress::new(archive).map_err(ImageError::io("read the archive"))?;
@@ -73,7 +79,13 @@ impl Images {
     ///
     /// # Errors
     /// [`ImageError`]; nothing is left then.
-    pub fn commit(&self, upper: BorrowedFd<'_>, parent: Option<&Image>, options: &CommitOptions, cancel: &Cancel) -> Result<ImageId, ImageError> {
+    pub fn commit(
+        &self,
+        upper: BorrowedFd<'_>,
+        parent: Option<&Image>,
+        options: &CommitOptions,
+        cancel: &Cancel,
+    ) -> Result<ImageId, ImageError> {
         let reference = name(&options.reference)?;
         let staging = self.store().staging().map_err(ImageError::io("make a staging folder"))?;
         let packed = (|| {

@@ -1,9 +1,9 @@
 //! What can go wrong with images; texts are Docker's where clients read them.
 
 use sampan_base::{ErrorKind, Failure};
-use sampan_store::DbError;
 use sampan_layers::ExtractError;
 use sampan_oci::ReferenceError;
+use sampan_store::DbError;
 
 /// An operation on images that failed.
 #[derive(Debug, thiserror::Error)]
@@ -11,9 +11,6 @@ pub enum ImageError {
     /// No image answers to a name.
     #[error("No such image: {0}")]
     NotFound(String),
-    /// A reference for save that names nothing.
-    #[error("reference does not exist: {0}")]
-    NoReference(String),
     /// A name that is none.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -49,7 +46,7 @@ pub enum ImageError {
 impl Failure for ImageError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound(_) | Self::NoReference(_) => ErrorKind::NotFound,
+            Self::NotFound(_) => ErrorKind::NotFound,
             Self::Reference(_) | Self::Invalid(_) => ErrorKind::Invalid,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::Extract(error) => error.kind(),

@@ -105,13 +105,16 @@ impl Images {
     /// # Errors
     /// [`ImageError`].
     pub fn list(&self, filter: &ImageFilter) -> Result<Vec<Image>, ImageError> {
-        let edge = |names: &[String]| names.iter().map(|name| self.resolve(name).map(|image| image.created())).collect::<Result<Vec<_>, _>>();
+        let edge =
+            |names: &[String]| names.iter().map(|name| self.resolve(name).map(|image| image.created())).collect::<Result<Vec<_>, _>>();
         let (before, since) = (edge(&filter.before)?, edge(&filter.since)?);
         let mut out = Vec::new();
         for mut image in self.all()? {
             let created = image.created();
             let labels = &image.config.config.labels;
-            let has = |(key, value): &(String, Option<String>)| labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|wanted| wanted == found));
+            let has = |(key, value): &(String, Option<String>)| {
+                labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|wanted| wanted == found))
+            };
             let fits = before.iter().all(|edge| created < *edge)
                 && since.iter().all(|edge| created > *edge)
                 && filter.until.is_none_or(|until| created < until)

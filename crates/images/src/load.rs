@@ -64,7 +64,13 @@ impl Images {
         result
     }
 
-    fn load_into(&self, folder: &Path, archive: impl Read, progress: &dyn ProgressSink, cancel: &Cancel) -> Result<Vec<Loaded>, ImageError> {
+    fn load_into(
+        &self,
+        folder: &Path,
+        archive: impl Read,
+        progress: &dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<Vec<Loaded>, ImageError> {
         let staged = stage(folder, archive, cancel)?;
         let wishes = staged.wishes()?;
         let mut loaded = Vec::new();
@@ -107,18 +113,34 @@ impl Images {
         failed.map_or(Ok(()), Err)
     }
 
-    fn unpack_layer(&self, folder: &Path, diff_id: &DiffId, path: &Path, size: u64, progress: &dyn ProgressSink, cancel: &Cancel) -> Result<(), ImageError> {
-        let part = |current: u64| Progress::Part { id: diff_id.0.short().to_owned(), status: "Loading layer".into(), current: Some(current), total: Some(size) };
+    fn unpack_layer(
+        &self,
+        folder: &Path,
+        diff_id: &DiffId,
+        path: &Path,
+        size: u64,
+        progress: &dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<(), ImageError> {
+        let part = |current: u64| Progress::Part {
+            id: diff_id.0.short().to_owned(),
+            status: "Loading layer".into(),
+            current: Some(current),
+            total: Some(size),
+        };
         progress.report(part(0));
         let place = folder.join(format!("layer-{}", diff_id.0.hex()));
         let fs = place.join("fs");
         std::fs::create_dir_all(&fs).map_err(ImageError::io("make a layer's folder"))?;
         let source = File::open(path).map_err(ImageError::io("open a staged layer"))?;
-        let decompressed = Decompress::new(Counting { inner: source, count: 0, progress, part: &part }).map_err(ImageError::io("read a staged layer"))?;
+        let decompressed =
+            Decompress::new(Counting { inner: source, count: 0, progress, part: &part }).map_err(ImageError::io("read a staged layer"))?;
         let plain = decompressed.compression() == Compression::None;
         let (digest, tar_size, content) = if plain {
             let unpacked = unpack(decompressed, &fs, cancel)?;
-            std::fs::rename(path, place.join("tar")).or_else(|_| std::fs::copy(path, place.join("tar")).map(drop)).map_err(ImageError::io("keep a layer's archive"))?;
+            std::fs::rename(path, place.join("tar"))
+                .or_else(|_| std::fs::copy(path, place.join("tar")).map(drop))
+                .map_err(ImageError::io("keep a layer's archive"))?;
             unpacked
         } else {
             let tar = File::create(place.join("tar")).map_err(ImageError::io("keep a layer's archive"))?;
@@ -154,10 +176,12 @@ impl Images {
 pub(crate) fn unpack(reader: impl Read, fs: &Path, cancel: &Cancel) -> Result<(Digest, u64, u64), ImageError> {
     let directory = File::open(fs).map_err(ImageError::io("open a layer's folder"))?;
     let mut hashing = Hashing::new(reader);
-    let extracted = extract(BufReader::with_capacity(256 * 1024, &mut hashing), directory.as_fd(), Mode::Layer, cancel).map_err(|error| match error {
-        ExtractError::Cancelled => ImageError::Cancelled,
-        other => other.into(),
-    })?;
+    let extracted = extract(BufReader::with_capacity(256 * 1024, &mut hashing), directory.as_fd(), Mode::Layer, cancel).map_err(
+        |error| match error {
+            ExtractError::Cancelled => ImageError::Cancelled,
+            other => other.into(),
+        },
+    )?;
     let (_, digest, size) = hashing.finish();
     Ok((digest, size, extracted.content))
 }
@@ -203,7 +227,9 @@ impl<R: Read> Read for Counting<'_, R> {
 /// Writes the files of an archive into a folder.
 fn stage(folder: &Path, archive: impl Read, cancel: &Cancel) -> Result<Staged, ImageError> {
     let bad = |error: TarError| match error {
-        TarError::Read { source } if source.kind() != io::ErrorKind::InvalidData && source.kind() != io::ErrorKind::InvalidInput => ImageError::Io { action: "read the archive".into(), source },
+        TarError::Read { source } if source.kind() != io::ErrorKind::InvalidData && source.kind() != io::ErrorKind::InvalidInput => {
+            ImageError::Io { action: "read the archive".into(), source }
+        }
         other => ImageError::Invalid(format!("cannot read the archive: {}", chain(&other))),
     };
     let decompressed = Decompress::new(archive).map_err(ImageError::io("read the archive"))?;
@@ -271,7 +297,11 @@ impl Staged {
         let file = File::open(self.file(path).ok_or_else(missing)?).map_err(ImageError::io(format!("read {path}")))?;
         let mut bytes = Vec::new();
         file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(ImageError::io(format!("read {path}")))?;
-        if bytes.len() as u64 > MAX_DOCUMENT { Err(ImageError::Invalid(format!("invalid archive: {path} is larger than 8 MiB"))) } else { Ok(bytes) }
+        if bytes.len() as u64 > MAX_DOCUMENT {
+            Err(ImageError::Invalid(format!("invalid archive: {path} is larger than 8 MiB")))
+        } else {
+            Ok(bytes)
+        }
     }
 
     /// The images of the archive, whichever its form.
@@ -291,7 +321,12 @@ impl Staged {
 
     fn docker_wish(&self, item: &ArchiveItem) -> Result<Wish, ImageError> {
         let config_bytes = self.document(&item.config)?;
-        let references = item.repo_tags.iter().flatten().map(|tag| Reference::parse_normalized(tag).map(Reference::with_default_tag)).collect::<Result<_, _>>();
+        let references = item
+            .repo_tags
+            .iter()
+            .flatten()
+            .map(|tag| Reference::parse_normalized(tag).map(Reference::with_default_tag))
+            .collect::<Result<_, _>>();
         self.wish(config_bytes, &item.layers, references.map_err(|error| ImageError::Invalid(format!("invalid archive: {error}")))?)
     }
 
@@ -301,7 +336,10 @@ impl Staged {
         }
         for descriptor in &index.manifests {
             let path = format!("blobs/{}/{}", descriptor.digest.algorithm(), descriptor.digest.hex());
-            let foreign = descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown" || (!platform.os.is_empty() && platform.os != "linux"));
+            let foreign = descriptor
+                .platform
+                .as_ref()
+                .is_some_and(|platform| platform.os == "unknown" || (!platform.os.is_empty() && platform.os != "linux"));
             if foreign || self.file(&path).is_none() {
                 // Attestations and other platforms; partial layouts leave them out.
                 continue;
@@ -314,10 +352,15 @@ impl Staged {
             let manifest = Manifest::parse(&bytes).map_err(invalid)?;
             let config_path = format!("blobs/{}/{}", manifest.config.digest.algorithm(), manifest.config.digest.hex());
             let config = self.verified(&config_path, &manifest.config.digest)?;
-            let layers: Vec<String> = manifest.layers.iter().map(|layer| format!("blobs/{}/{}", layer.digest.algorithm(), layer.digest.hex())).collect();
+            let layers: Vec<String> =
+                manifest.layers.iter().map(|layer| format!("blobs/{}/{}", layer.digest.algorithm(), layer.digest.hex())).collect();
             let name = descriptor.annotations.get("io.containerd.image.name");
             let references = match name {
-                Some(name) => vec![Reference::parse_normalized(name).map_err(|error| ImageError::Invalid(format!("invalid archive: {error}")))?.with_default_tag()],
+                Some(name) => vec![
+                    Reference::parse_normalized(name)
+                        .map_err(|error| ImageError::Invalid(format!("invalid archive: {error}")))?
+                        .with_default_tag(),
+                ],
                 None => Vec::new(),
             };
             wishes.push(self.wish(config, &layers, references)?);
@@ -343,7 +386,11 @@ impl Staged {
         if !config.os.is_empty() && config.os != "linux" {
             return Err(ImageError::Invalid(format!("cannot load {} image on linux", sampan_base::sanitize(&config.os))));
         }
-        let find = |path: &String| self.file(path).cloned().ok_or_else(|| ImageError::Invalid(format!("invalid archive: {} is missing", sampan_base::sanitize(path))));
+        let find = |path: &String| {
+            self.file(path)
+                .cloned()
+                .ok_or_else(|| ImageError::Invalid(format!("invalid archive: {} is missing", sampan_base::sanitize(path))))
+        };
         let layers = layers.iter().map(find).collect::<Result<_, _>>()?;
         Ok(Wish { config_bytes, config, layers, references })
     }

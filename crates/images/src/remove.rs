@@ -46,7 +46,10 @@ impl Images {
     fn remove_name(&self, image: &Image, tag: &str, force: bool, users: &[User]) -> Result<Vec<Removed>, ImageError> {
         let short = image.id.0.short();
         let last = image.references.len() == 1;
-        if last && !force && let Some((container, _)) = users.first() {
+        if last
+            && !force
+            && let Some((container, _)) = users.first()
+        {
             return Err(ImageError::Conflict(format!(
                 "conflict: unable to remove repository reference \"{tag}\" (must force) - container {} is using its referenced image {short}",
                 container.get(..12).unwrap_or(container)
@@ -65,17 +68,24 @@ impl Images {
         let short = image.id.0.short();
         let conflict = |how: &str, why: String| Err(ImageError::Conflict(format!("conflict: unable to delete {short} ({how}) - {why}")));
         if let Some((container, _)) = users.iter().find(|(_, running)| *running) {
-            return conflict("cannot be forced", format!("image is being used by running container {}", container.get(..12).unwrap_or(container)));
+            return conflict(
+                "cannot be forced",
+                format!("image is being used by running container {}", container.get(..12).unwrap_or(container)),
+            );
         }
         if self.has_children(image)? {
             return conflict("cannot be forced", "image has dependent child images".into());
         }
-        let repositories: std::collections::BTreeSet<&str> = image.references.iter().map(|name| name.rsplit_once(':').map_or(name.as_str(), |(name, _)| name)).collect();
+        let repositories: std::collections::BTreeSet<&str> =
+            image.references.iter().map(|name| name.rsplit_once(':').map_or(name.as_str(), |(name, _)| name)).collect();
         if !force && repositories.len() > 1 {
             return conflict("must be forced", "image is referenced in multiple repositories".into());
         }
         if !force && let Some((container, _)) = users.first() {
-            return conflict("must be forced", format!("image is being used by stopped container {}", container.get(..12).unwrap_or(container)));
+            return conflict(
+                "must be forced",
+                format!("image is being used by stopped container {}", container.get(..12).unwrap_or(container)),
+            );
         }
         let mut removed = Vec::new();
         for tag in &image.references {

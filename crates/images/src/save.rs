@@ -18,10 +18,7 @@ impl Images {
     pub fn save(&self, names: &[String], out: &mut dyn Write, cancel: &Cancel) -> Result<(), ImageError> {
         let mut wanted: BTreeMap<String, (Image, BTreeSet<String>)> = BTreeMap::new();
         for name in names {
-            let image = self.resolve(name).map_err(|error| match error {
-                ImageError::NotFound(name) => ImageError::NoReference(name.strip_suffix(":latest").map_or(name.clone(), str::to_owned)),
-                other => other,
-            })?;
+            let image = self.resolve(name).map_err(|error| untagged(error, name))?;
             let typed = Reference::parse_normalized(name).ok().map(|reference| reference.with_default_tag().familiar());
             let entry = wanted.entry(image.id.to_string()).or_insert_with(|| (image, BTreeSet::new()));
             entry.1.extend(typed.filter(|name| entry.0.references.contains(name)));
@@ -47,7 +44,13 @@ impl Images {
                 if written.insert(layer.to_string()) {
                     blob(&mut writer, &layer.0, size, file)?;
                 }
-                layers.push(Descriptor { media_type: media::LAYER.into(), digest: layer.0.clone(), size, annotations: BTreeMap::new(), platform: None });
+                layers.push(Descriptor {
+                    media_type: media::LAYER.into(),
+                    digest: layer.0.clone(),
+                    size,
+                    annotations: BTreeMap::new(),
+                    platform: None,
+                });
             }
             let rows = self.store().images().map_err(io::Error::other)?;
             let config = rows.into_iter().find(|row| row.id == image.id).ok_or(io::ErrorKind::NotFound)?.config;
@@ -57,8 +60,15 @@ impl Images {
                 repo_tags: if names.is_empty() { None } else { Some(names.iter().cloned().collect()) },
                 layers: paths,
             });
-            let described = Descriptor { media_type: media::CONFIG.into(), digest: image.id.0.clone(), size: config.len() as u64, annotations: BTreeMap::new(), platform: None };
-            let manifest = serde_json::to_vec(&Manifest { schema_version: 2, media_type: media::MANIFEST.into(), config: described, layers })?;
+            let described = Descriptor {
+                media_type: media::CONFIG.into(),
+                digest: image.id.0.clone(),
+                size: config.len() as u64,
+                annotations: BTreeMap::new(),
+                platform: None,
+            };
+            let manifest =
+                serde_json::to_vec(&Manifest { schema_version: 2, media_type: media::MANIFEST.into(), config: described, layers })?;
             let digest = Digest::sha256_of(&manifest);
             for (digest, bytes) in [(&image.id.0, &config), (&digest, &manifest)] {
                 if written.insert(digest.to_string()) {
@@ -75,15 +85,25 @@ impl Images {
     }
 }
 
+/// Save names an image that is missing as it was typed.
+pub(crate) fn untagged(error: ImageError, name: &str) -> ImageError {
+    match error {
+        ImageError::NotFound(_) => ImageError::NotFound(name.to_owned()),
+        other => other,
+    }
+}
+
 /// One entry of the index for each name, or one without a name.
 fn describe(digest: &Digest, size: u64, names: &BTreeSet<String>) -> Vec<Descriptor> {
-    let plain = Descriptor { media_type: media::MANIFEST.into(), digest: digest.clone(), size, annotations: BTreeMap::new(), platform: None };
+    let plain =
+        Descriptor { media_type: media::MANIFEST.into(), digest: digest.clone(), size, annotations: BTreeMap::new(), platform: None };
     if names.is_empty() {
         return vec![plain];
     }
     let named = names.iter().filter_map(|name| Reference::parse_normalized(name).ok()).map(|reference| {
         let tag = reference.tag().unwrap_or_default().to_owned();
-        let annotations = [("io.containerd.image.name".to_owned(), reference.to_string()), ("org.opencontainers.image.ref.name".to_owned(), tag)];
+        let annotations =
+            [("io.containerd.image.name".to_owned(), reference.to_string()), ("org.opencontainers.image.ref.name".to_owned(), tag)];
         Descriptor { annotations: annotations.into(), ..plain.clone() }
     });
     named.collect()

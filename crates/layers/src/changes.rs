@@ -58,7 +58,12 @@ pub fn changes(upper: BorrowedFd<'_>, lowers: &[OwnedFd]) -> io::Result<Vec<Chan
                 found.insert(path.clone(), change);
             }
             if kind == FileType::Directory {
-                let inner = rustix::fs::openat(&directory, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                let inner = rustix::fs::openat(
+                    &directory,
+                    name,
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )?;
                 if is_opaque(&inner) {
                     add_hidden(&mut found, &path, &inner, lowers)?;
                 }

@@ -83,7 +83,15 @@ const PARENTS: usize = 64;
 /// # Errors
 /// [`ExtractError`]; what was made stays, for the caller to remove.
 pub fn extract(archive: impl Read, root: BorrowedFd<'_>, mode: Mode, cancel: &Cancel) -> Result<Extracted, ExtractError> {
-    let mut work = Extraction { root, mode, parents: HashMap::new(), directories: Vec::new(), opaque: HashSet::new(), done: Extracted::default(), buffer: vec![0; 128 * 1024] };
+    let mut work = Extraction {
+        root,
+        mode,
+        parents: HashMap::new(),
+        directories: Vec::new(),
+        opaque: HashSet::new(),
+        done: Extracted::default(),
+        buffer: vec![0; 128 * 1024],
+    };
     let mut reader = Reader::new(archive);
     work.run(&mut reader, cancel)?;
     // The rest of the stream belongs to the digest.
@@ -175,7 +183,8 @@ impl Extraction<'_> {
             done.extend_from_slice(part);
             place = match dir::open_in(self.root, &done, OFlags::PATH | OFlags::DIRECTORY) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    rustix::fs::mkdirat(&place, OsStr::from_bytes(part), rustix::fs::Mode::from_raw_mode(0o755)).map_err(|error| write_error(&done)(error.into()))?;
+                    rustix::fs::mkdirat(&place, OsStr::from_bytes(part), rustix::fs::Mode::from_raw_mode(0o755))
+                        .map_err(|error| write_error(&done)(error.into()))?;
                     dir::open_in(self.root, &done, OFlags::PATH | OFlags::DIRECTORY).map_err(write_error(&done))?
                 }
                 other => other.map_err(write_error(&done))?,
@@ -187,7 +196,8 @@ impl Extraction<'_> {
     fn whiteout(&mut self, header: &Header, folder: &[u8], name: &[u8], parent: BorrowedFd<'_>) -> Result<(), ExtractError> {
         let fail = write_error(&header.path);
         if name == b".wh..wh..opq" {
-            let directory = rustix::fs::openat(parent, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty());
+            let directory =
+                rustix::fs::openat(parent, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty());
             let directory = directory.map_err(|error| fail(error.into()))?;
             rustix::fs::fsetxattr(&directory, crate::OPAQUE, b"y", XattrFlags::empty()).map_err(|error| fail(error.into()))?;
             self.opaque.insert(folder.to_vec());
@@ -230,7 +240,8 @@ impl Extraction<'_> {
             }
             Kind::File => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let made = rustix::fs::openat(parent, os, flags, rustix::fs::Mode::from_raw_mode(0o600)).map_err(|error| fail(error.into()))?;
+                let made =
+                    rustix::fs::openat(parent, os, flags, rustix::fs::Mode::from_raw_mode(0o600)).map_err(|error| fail(error.into()))?;
                 let mut file = File::from(made);
                 self.content(&mut file, reader, &header.path)?;
                 let made = OwnedFd::from(file);
@@ -249,9 +260,11 @@ impl Extraction<'_> {
                     _ => FileType::Fifo,
                 };
                 let device = rustix::fs::makedev(header.device.0, header.device.1);
-                rustix::fs::mknodat(parent, os, kind, rustix::fs::Mode::from_raw_mode(0o600), device).map_err(|error| fail(error.into()))?;
+                rustix::fs::mknodat(parent, os, kind, rustix::fs::Mode::from_raw_mode(0o600), device)
+                    .map_err(|error| fail(error.into()))?;
                 self.attributes_by_name(header, os, parent).map_err(&fail)?;
-                rustix::fs::chmodat(parent, os, rustix::fs::Mode::from_raw_mode(header.mode), AtFlags::empty()).map_err(|error| fail(error.into()))?;
+                rustix::fs::chmodat(parent, os, rustix::fs::Mode::from_raw_mode(header.mode), AtFlags::empty())
+                    .map_err(|error| fail(error.into()))?;
             }
         }
         Ok(())
@@ -294,7 +307,9 @@ impl Extraction<'_> {
         let (folder, file) = split(&target);
         let folder = dir::open_in(self.root, folder, OFlags::PATH | OFlags::DIRECTORY).map_err(&fail)?;
         rustix::fs::linkat(&folder, OsStr::from_bytes(file), parent, name, AtFlags::empty()).map_err(|error| match error {
-            rustix::io::Errno::NOENT => ExtractError::Refused { path: shown(&header.path), reason: "a hard link to a file that is not in this archive" },
+            rustix::io::Errno::NOENT => {
+                ExtractError::Refused { path: shown(&header.path), reason: "a hard link to a file that is not in this archive" }
+            }
             other => fail(other.into()),
         })
     }

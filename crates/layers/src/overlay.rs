@@ -75,6 +75,10 @@ pub fn make_places(root: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
         }
     }
     let Ok(etc) = open_in(root, b"etc", OFlags::PATH | OFlags::DIRECTORY) else { return Ok(()) };
+    match rustix::fs::symlinkat("/proc/mounts", &etc, "mtab") {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
     for name in ["hostname", "hosts", "resolv.conf"] {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&etc, name, flags, Mode::from_raw_mode(0o644)) {

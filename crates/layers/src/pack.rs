@@ -41,7 +41,14 @@ pub fn pack(directory: BorrowedFd<'_>, out: impl Write, mode: PackMode, cancel: 
 ///
 /// # Errors
 /// As [`pack`].
-pub fn pack_below(directory: BorrowedFd<'_>, prefix: &[u8], out: impl Write, mode: PackMode, root_entry: bool, cancel: &Cancel) -> io::Result<Packed> {
+pub fn pack_below(
+    directory: BorrowedFd<'_>,
+    prefix: &[u8],
+    out: impl Write,
+    mode: PackMode,
+    root_entry: bool,
+    cancel: &Cancel,
+) -> io::Result<Packed> {
     let mut packer = Packer { writer: Writer::new(out), mode, seen: HashMap::new(), done: Packed::default() };
     let own = rustix::fs::openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
     if root_entry {
@@ -105,7 +112,9 @@ impl<W: Write> Packer<W> {
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             other => other?,
         };
-        let open = |flags: OFlags| rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK, rustix::fs::Mode::empty());
+        let open = |flags: OFlags| {
+            rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK, rustix::fs::Mode::empty())
+        };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let inner = open(OFlags::RDONLY | OFlags::DIRECTORY)?;

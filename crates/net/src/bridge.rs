@@ -70,7 +70,8 @@ fn run(messages: Vec<Message>) -> io::Result<()> {
 pub(crate) fn ensure_bridge(name: &str, subnet: Ipv4Net, gateway: Ipv4Addr, mtu: u32) -> io::Result<()> {
     if interface_index(name).is_err() {
         let info = Message::default().text(IFLA_INFO_KIND, "bridge");
-        let make = link(NEW_LINK, ACK | CREATE | EXCLUSIVE, 0, false).text(IFLA_IFNAME, name).number(IFLA_MTU, mtu).nested(IFLA_LINKINFO, info);
+        let make =
+            link(NEW_LINK, ACK | CREATE | EXCLUSIVE, 0, false).text(IFLA_IFNAME, name).number(IFLA_MTU, mtu).nested(IFLA_LINKINFO, info);
         match run(vec![make]) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => other?,

@@ -35,6 +35,8 @@ pub struct NetConfig {
 pub struct EndpointSpec {
     /// The container.
     pub container: String,
+    /// Its endpoint's id, for messages.
+    pub endpoint: String,
     /// Its name, for messages.
     pub name: String,
     /// Wanted address.
@@ -200,7 +202,8 @@ impl Net {
         let mac = spec.mac.unwrap_or_else(|| mac_of(ip));
         let host_link = self.link_name(&spec.container);
         bridge::delete_link(&host_link).map_err(kernel(format!("remove an old link {host_link}")))?;
-        bridge::make_veth(&host_link, &self.config.bridge, netns, mac, self.config.mtu).map_err(kernel(format!("make link {host_link}")))?;
+        bridge::make_veth(&host_link, &self.config.bridge, netns, mac, self.config.mtu)
+            .map_err(kernel(format!("make link {host_link}")))?;
         let (prefix, gateway) = (self.subnet.prefix_len(), self.gateway);
         let inside = ns::with_netns(netns, || bridge::configure_inside(ip, prefix, gateway)).and_then(|result| result);
         inside.map_err(kernel("configure the container's interface"))?;
@@ -227,7 +230,7 @@ impl Net {
                 }
                 Err(source) => {
                     bindings.iter().for_each(|binding| inner.allocator.release(binding));
-                    return Err(NetError::Port { name: spec.name.clone(), container: spec.container.clone(), source });
+                    return Err(NetError::Port { name: spec.name.clone(), container: spec.endpoint.clone(), source });
                 }
             }
         }

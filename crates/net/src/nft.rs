@@ -163,9 +163,12 @@ impl Table {
         let mut last = None;
         // Owned and persistent (Linux 6.9), then plain.
         for flags in [OWNER | PERSIST, 0] {
-            let mut messages = vec![self.table(NEW_TABLE, flags), message(DELETE_TABLE, ACK, IPV4).text(1, &self.name), self.table(NEW_TABLE, flags)];
+            let mut messages =
+                vec![self.table(NEW_TABLE, flags), message(DELETE_TABLE, ACK, IPV4).text(1, &self.name), self.table(NEW_TABLE, flags)];
             messages.extend(self.rules(bridge, subnet));
-            messages.extend(elements.iter().map(|(protocol, host, port, target)| self.element(NEW_ELEMENT, *protocol, *host, *port, Some(*target))));
+            messages.extend(
+                elements.iter().map(|(protocol, host, port, target)| self.element(NEW_ELEMENT, *protocol, *host, *port, Some(*target))),
+            );
             match self.commit(messages) {
                 Ok(()) => return Ok(()),
                 Err(refused) => last = Some(refused.error),
@@ -241,7 +244,10 @@ impl Table {
         if elements.is_empty() {
             return Ok(());
         }
-        let messages = elements.iter().map(|(protocol, host, port, target)| self.element(NEW_ELEMENT, *protocol, *host, *port, Some(*target))).collect();
+        let messages = elements
+            .iter()
+            .map(|(protocol, host, port, target)| self.element(NEW_ELEMENT, *protocol, *host, *port, Some(*target)))
+            .collect();
         self.commit(messages).map_err(|refused| refused.error)
     }
 

@@ -163,7 +163,15 @@ mod tests {
     fn only_digests_are_digests() {
         let good = format!("sha256:{}", "a".repeat(64));
         assert_eq!(good.parse::<Digest>().unwrap().short(), "aaaaaaaaaaaa");
-        for bad in ["", "sha256:", "sha256:abc", &good.to_uppercase(), &good.replace("sha256", "md5"), &good.replace('a', "g"), &format!("{good}a")] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha256:abc",
+            &good.to_uppercase(),
+            &good.replace("sha256", "md5"),
+            &good.replace('a', "g"),
+            &format!("{good}a"),
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

@@ -33,7 +33,8 @@ impl Platform {
         let mut parts = text.split('/');
         let (os, architecture, variant) = (parts.next()?, parts.next()?, parts.next().unwrap_or_default());
         let word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
-        if parts.next().is_some() || os.is_empty() || architecture.is_empty() || ![os, architecture, variant].iter().all(|part| word(part)) {
+        if parts.next().is_some() || os.is_empty() || architecture.is_empty() || ![os, architecture, variant].iter().all(|part| word(part))
+        {
             return None;
         }
         let (architecture, variant) = match (architecture.to_ascii_lowercase().as_str(), variant) {

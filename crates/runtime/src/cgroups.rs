@@ -297,7 +297,16 @@ mod tests {
 
     fn host(unified: bool) -> Host {
         let controllers = ["devices", "memory", "cpu", "cpuset", "pids"].map(|name| (name.to_owned(), format!("/cg/{name}").into())).into();
-        Host { unified, controllers, cpuset: ("0-1".into(), "0".into()), capabilities: 0, kernel: (6, 1), cpus: 2, apparmor: false, memory: 1 << 30 }
+        Host {
+            unified,
+            controllers,
+            cpuset: ("0-1".into(), "0".into()),
+            capabilities: 0,
+            kernel: (6, 1),
+            cpus: 2,
+            apparmor: false,
+            memory: 1 << 30,
+        }
     }
 
     fn limits() -> Limits {
@@ -309,7 +318,10 @@ mod tests {
         let plan = plan(&host(false), "/sampan/x", &limits(), &default_devices());
         let writes = |path: &str| plan.directories.iter().find(|directory| directory.path == path).unwrap().writes.clone();
         let pair = |file: &str, value: &str| (file.to_owned(), value.to_owned());
-        assert_eq!(writes("/cg/memory/sampan/x"), [pair("memory.limit_in_bytes", "67108864"), pair("memory.memsw.limit_in_bytes", "134217728")]);
+        assert_eq!(
+            writes("/cg/memory/sampan/x"),
+            [pair("memory.limit_in_bytes", "67108864"), pair("memory.memsw.limit_in_bytes", "134217728")]
+        );
         assert_eq!(writes("/cg/cpu/sampan/x")[1..], [pair("cpu.cfs_period_us", "100000"), pair("cpu.cfs_quota_us", "50000")]);
         assert_eq!(writes("/cg/cpuset/sampan/x")[0], pair("cpuset.cpus", "0-1"));
         assert_eq!(writes("/cg/devices/sampan/x")[..2], [pair("devices.deny", "a"), pair("devices.allow", "c *:* m")]);

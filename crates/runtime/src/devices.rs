@@ -46,7 +46,11 @@ fn one(rule: &DeviceRule) -> Vec<[u8; 8]> {
     }
     let bits = [('m', 1), ('r', 2), ('w', 4)].iter().filter(|(right, _)| rule.rights.contains(*right)).map(|(_, bit)| bit).sum();
     if bits != 7 {
-        tests.push(vec![instruction(MOVE, 6, 3, 0, 0), instruction(AND_IMMEDIATE, 6, 0, 0, bits), instruction(UNLESS_EQUAL_REGISTER, 6, 3, 0, 0)]);
+        tests.push(vec![
+            instruction(MOVE, 6, 3, 0, 0),
+            instruction(AND_IMMEDIATE, 6, 0, 0, bits),
+            instruction(UNLESS_EQUAL_REGISTER, 6, 3, 0, 0),
+        ]);
     }
     for (register, number) in [(4, rule.major), (5, rule.minor)] {
         if let Some(number) = number {
@@ -77,7 +81,8 @@ mod tests {
         loop {
             let code: [u8; 8] = program[at * 8..at * 8 + 8].try_into().unwrap();
             let (to, from) = (usize::from(code[1] & 15), usize::from(code[1] >> 4));
-            let (offset, immediate) = (i16::from_ne_bytes([code[2], code[3]]), i64::from(i32::from_ne_bytes([code[4], code[5], code[6], code[7]])));
+            let (offset, immediate) =
+                (i16::from_ne_bytes([code[2], code[3]]), i64::from(i32::from_ne_bytes([code[4], code[5], code[6], code[7]])));
             at += 1;
             let skip = usize::try_from(offset).unwrap_or(0);
             match code[0] {

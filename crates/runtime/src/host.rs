@@ -40,7 +40,10 @@ impl Host {
             let status = text("/proc/self/status");
             status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix(name)?.trim(), 16).ok()).unwrap_or(0)
         };
-        let memory = text("/proc/meminfo").lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok()).unwrap_or(0_u64);
+        let memory = text("/proc/meminfo")
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0_u64);
         Self {
             unified,
             controllers: if unified { Vec::new() } else { v1_controllers(root) },
@@ -56,7 +59,11 @@ impl Host {
     /// Directory of a container's cgroup in one hierarchy.
     #[must_use]
     pub fn cgroup_directory(&self, controller: &str, path: &str) -> PathBuf {
-        let base = self.controllers.iter().find(|(name, _)| name == controller).map_or_else(|| PathBuf::from("/sys/fs/cgroup"), |(_, base)| base.clone());
+        let base = self
+            .controllers
+            .iter()
+            .find(|(name, _)| name == controller)
+            .map_or_else(|| PathBuf::from("/sys/fs/cgroup"), |(_, base)| base.clone());
         base.join(path.trim_start_matches('/'))
     }
 }

@@ -83,7 +83,8 @@ pub fn open(path: &Path, query: &LogQuery) -> io::Result<LogStream> {
         older.push(rotated);
     }
     let watch = if query.follow { Some(watch(path)?) } else { None };
-    let mut stream = LogStream { path: path.to_owned(), query: query.clone(), older, current: None, skip: 0, partial: Vec::new(), watch, ended: false };
+    let mut stream =
+        LogStream { path: path.to_owned(), query: query.clone(), older, current: None, skip: 0, partial: Vec::new(), watch, ended: false };
     if let Some(tail) = query.tail {
         stream.seek_tail(tail)?;
     }

@@ -29,8 +29,18 @@ impl sampan_base::Failure for PlanError {
 
 /// Hidden by default.
 pub const MASKED: [&str; 12] = [
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
-    "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
 ];
 
 /// Read-only by default.
@@ -148,8 +158,16 @@ fn filter(options: &Options, host: &Host) -> Result<Option<Vec<u8>>, PlanError> 
 
 /// Parameters that live in a namespace of the container, others would change the host.
 fn sysctls(options: &Options) -> Result<Vec<(String, String)>, PlanError> {
-    const IPC: [&str; 8] =
-        ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"];
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
     let mut out = Vec::new();
     if options.net == Namespace::Join && !options.sysctls.iter().any(|(key, _)| key == "net.ipv4.ip_unprivileged_port_start") {
         out.push(("net/ipv4/ip_unprivileged_port_start".to_owned(), "0".to_owned()));
@@ -188,7 +206,12 @@ fn mounts(options: &Options, host: &Host) -> Vec<MountStep> {
     let mut steps = vec![
         new_filesystem("/proc", "proc", &[], quiet),
         new_filesystem("/dev", "tmpfs", &[("source", "tmpfs"), ("mode", "755"), ("size", "65536k")], nosuid.union(Attributes::STRICTATIME)),
-        new_filesystem("/dev/pts", "devpts", &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")], nosuid.union(noexec)),
+        new_filesystem(
+            "/dev/pts",
+            "devpts",
+            &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
+            nosuid.union(noexec),
+        ),
         new_filesystem("/sys", "sysfs", &[], quiet.union(readonly)),
     ];
     steps.extend(cgroup_mounts(options, host, quiet));
@@ -226,7 +249,13 @@ fn cgroup_mounts(options: &Options, host: &Host, quiet: Attributes) -> Vec<Mount
             return vec![new_filesystem("/sys/fs/cgroup", "cgroup2", &[("nsdelegate", "")], attributes)];
         }
         let source = MountSource::Bind { path: "/sys/fs/cgroup".into(), recursive: true };
-        return vec![MountStep { source, target: "/sys/fs/cgroup".into(), attributes: attributes.bits(), recursive: true, ..MountStep::default() }];
+        return vec![MountStep {
+            source,
+            target: "/sys/fs/cgroup".into(),
+            attributes: attributes.bits(),
+            recursive: true,
+            ..MountStep::default()
+        }];
     }
     let mut steps = vec![new_filesystem("/sys/fs/cgroup", "tmpfs", &[("source", "tmpfs"), ("mode", "755")], quiet)];
     let mut seen = Vec::new();
@@ -267,9 +296,15 @@ fn device_nodes(options: &Options) -> Vec<DeviceNode> {
 }
 
 fn links() -> Vec<(String, String)> {
-    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("core", "/proc/kcore"), ("ptmx", "pts/ptmx")]
-        .map(|(name, target)| (name.to_owned(), target.to_owned()))
-        .into()
+    [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ]
+    .map(|(name, target)| (name.to_owned(), target.to_owned()))
+    .into()
 }
 
 #[cfg(test)]
@@ -277,7 +312,16 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host { unified: true, controllers: Vec::new(), cpuset: Default::default(), capabilities: caps::ALL, kernel: (6, 1), cpus: 2, apparmor: false, memory: 1 << 30 }
+        Host {
+            unified: true,
+            controllers: Vec::new(),
+            cpuset: Default::default(),
+            capabilities: caps::ALL,
+            kernel: (6, 1),
+            cpus: 2,
+            apparmor: false,
+            memory: 1 << 30,
+        }
     }
 
     #[test]

@@ -144,7 +144,13 @@ impl Shims {
     ///
     /// # Errors
     /// [`ShimError`]; the shim is gone then.
-    pub fn start(&self, plan: &Plan, root: BorrowedFd<'_>, joins: &[BorrowedFd<'_>], attachments: Vec<Attachment>) -> Result<u32, ShimError> {
+    pub fn start(
+        &self,
+        plan: &Plan,
+        root: BorrowedFd<'_>,
+        joins: &[BorrowedFd<'_>],
+        attachments: Vec<Attachment>,
+    ) -> Result<u32, ShimError> {
         let (ours, theirs) = sock::pair().map_err(spawn_error)?;
         let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty());
         let null = null.map_err(|error| spawn_error(error.into()))?;
@@ -235,7 +241,9 @@ impl Shims {
         let socket = Arc::new(socket);
         let mut inner = self.lock();
         inner.by_token.insert(token, id.to_owned());
-        inner.connections.insert(id.to_owned(), Connection { token, socket: Arc::clone(&socket), waiting: HashMap::new(), child, ended: false });
+        inner
+            .connections
+            .insert(id.to_owned(), Connection { token, socket: Arc::clone(&socket), waiting: HashMap::new(), child, ended: false });
         drop(inner);
         Ok(epoll::add(&self.epoll, &*socket, EventData::new_u64(token), EventFlags::IN)?)
     }
@@ -294,7 +302,8 @@ impl Shims {
     fn read_message(&self, id: &str, socket: &Arc<OwnedFd>) -> bool {
         match sock::receive(socket.as_fd(), false) {
             Ok((message, _)) if !message.is_empty() => {
-                let reply = flat::decode::<Numbered>(&message).and_then(|numbered| Ok((numbered.number, flat::decode::<Reply>(&numbered.body)?)));
+                let reply =
+                    flat::decode::<Numbered>(&message).and_then(|numbered| Ok((numbered.number, flat::decode::<Reply>(&numbered.body)?)));
                 match reply {
                     Ok((0, Reply::Exited { exec, code, oom, at })) => {
                         if exec.is_empty()
@@ -316,7 +325,8 @@ impl Shims {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             Ok(_) | Err(_) => {
-                let expected = self.lock().connections.get(id).is_none_or(|connection| connection.ended || !Arc::ptr_eq(&connection.socket, socket));
+                let expected =
+                    self.lock().connections.get(id).is_none_or(|connection| connection.ended || !Arc::ptr_eq(&connection.socket, socket));
                 if expected {
                     drop(epoll::delete(&self.epoll, &**socket));
                 } else {

@@ -37,7 +37,12 @@ struct Passwd<'a> {
 fn passwd(text: &str) -> impl Iterator<Item = Passwd<'_>> {
     text.lines().filter_map(|line| {
         let fields: Vec<&str> = line.trim().split(':').collect();
-        Some(Passwd { name: fields.first()?, uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()?, home: fields.get(5).unwrap_or(&"") })
+        Some(Passwd {
+            name: fields.first()?,
+            uid: fields.get(2)?.parse().ok()?,
+            gid: fields.get(3)?.parse().ok()?,
+            home: fields.get(5).unwrap_or(&""),
+        })
     })
 }
 
@@ -71,13 +76,15 @@ pub fn resolve(wish: &str, additional: &[String], passwd_text: &str, group_text:
     }
     if group.is_empty() {
         let login = entry.as_ref().map_or("", |entry| entry.name);
-        user.groups = groups(group_text).filter(|(_, _, members)| !login.is_empty() && members.contains(&login)).map(|(_, gid, _)| gid).collect();
+        user.groups =
+            groups(group_text).filter(|(_, _, members)| !login.is_empty() && members.contains(&login)).map(|(_, gid, _)| gid).collect();
     } else {
         user.gid = find_group(group, group_text)?;
     }
     for wish in additional {
         user.groups.push(find_group(wish, group_text)?);
     }
+    user.groups.push(user.gid);
     user.groups.sort_unstable();
     user.groups.dedup();
     if user.home.is_empty() {
@@ -118,11 +125,11 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        assert_eq!(ids("", &[]), Ok((0, 0, vec![], "/root".into())));
-        assert_eq!(ids("user", &[]), Ok((1000, 1001, vec![10, 100], "/home/user".into())));
-        assert_eq!(ids("1000", &[]), Ok((1000, 1001, vec![10, 100], "/home/user".into())));
-        assert_eq!(ids("user:users", &["root", "77"]), Ok((1000, 100, vec![0, 77], "/home/user".into())));
-        assert_eq!(ids("4242", &[]), Ok((4242, 0, vec![], "/".into())));
+        assert_eq!(ids("", &[]), Ok((0, 0, vec![0], "/root".into())));
+        assert_eq!(ids("user", &[]), Ok((1000, 1001, vec![10, 100, 1001], "/home/user".into())));
+        assert_eq!(ids("1000", &[]), Ok((1000, 1001, vec![10, 100, 1001], "/home/user".into())));
+        assert_eq!(ids("user:users", &["root", "77"]), Ok((1000, 100, vec![0, 77, 100], "/home/user".into())));
+        assert_eq!(ids("4242", &[]), Ok((4242, 0, vec![0], "/".into())));
     }
 
     #[test]

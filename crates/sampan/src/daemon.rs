@@ -71,7 +71,8 @@ fn instance(data_root: &Path) -> String {
 }
 
 fn open_net(options: &Options, instance: &str) -> anyhow::Result<Net> {
-    let subnet = if options.bip.is_empty() { None } else { Some(options.bip.parse().with_context(|| format!("invalid --bip {}", options.bip))?) };
+    let subnet =
+        if options.bip.is_empty() { None } else { Some(options.bip.parse().with_context(|| format!("invalid --bip {}", options.bip))?) };
     let bridge = match options.bridge.as_str() {
         "" => {
             // The machine's own Docker may have docker0: then ours has another name, remembered by the link itself.
@@ -115,7 +116,8 @@ async fn until_signal(listeners: Vec<Listener>, engine: Arc<Engine>) -> anyhow::
     let (tell, shutdown) = watch::channel(false);
     let config = ServerConfig { listeners, engine, shutdown, version: env!("CARGO_PKG_VERSION").to_owned() };
     let server = tokio::spawn(serve(config));
-    let (mut terminate, mut interrupt, mut all) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::user_defined2())?);
+    let (mut terminate, mut interrupt, mut all) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::user_defined2())?);
     tracing::info!("the engine is ready");
     let stop_containers = tokio::select! {
         _ = terminate.recv() => false,
@@ -160,7 +162,10 @@ fn stop(words: &[String]) -> anyhow::Result<()> {
     let all = words.iter().any(|word| word == "--all");
     let words: Vec<String> = words.iter().filter(|word| *word != "--all").cloned().collect();
     let options = Options::parse(&words, false)?;
-    let pid = std::fs::read_to_string(&options.pidfile).ok().and_then(|text| text.trim().parse::<i32>().ok()).and_then(rustix::process::Pid::from_raw);
+    let pid = std::fs::read_to_string(&options.pidfile)
+        .ok()
+        .and_then(|text| text.trim().parse::<i32>().ok())
+        .and_then(rustix::process::Pid::from_raw);
     let Some(pid) = pid else { bail!("no engine runs ({} does not exist)", options.pidfile.display()) };
     // The pidfd first, so that a number that was used again is noticed by the file's disappearance alone.
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).context("the engine is gone already")?;
@@ -171,6 +176,9 @@ fn stop(words: &[String]) -> anyhow::Result<()> {
     if rustix::event::poll(&mut ready, Some(&minute))? == 0 {
         bail!("the engine did not stop within a minute");
     }
-    println!("{}", if all { "stopped, with all containers" } else { "stopped; containers live on (stop them too with: sampan daemon stop --all)" });
+    println!(
+        "{}",
+        if all { "stopped, with all containers" } else { "stopped; containers live on (stop them too with: sampan daemon stop --all)" }
+    );
     Ok(())
 }

@@ -1,6 +1,11 @@
 //! The binary: what is called by which name and word. Everything else is in the crates below.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout, reason = "the composition root reads the environment and prints usage")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "the composition root reads the environment and prints usage"
+)]
 
 mod daemon;
 mod options;
@@ -39,7 +44,9 @@ fn main() -> ExitCode {
             Ok(())
         }
         (_, Some(word)) => {
-            eprintln!("sampan: not supported: {word} (the command line comes later)\nHint: use the docker command line: DOCKER_HOST=unix:///run/sampan/sampan.sock docker {word} …");
+            eprintln!(
+                "sampan: not supported: {word} (the command line comes later)\nHint: use the docker command line: DOCKER_HOST=unix:///run/sampan/sampan.sock docker {word} …"
+            );
             return ExitCode::FAILURE;
         }
     };

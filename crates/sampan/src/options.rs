@@ -35,7 +35,8 @@ pub(crate) struct Options {
 }
 
 /// Flags that take a value, those that may stand alone, and those that are known but not offered yet.
-const VALUES: &[&str] = &["data-root", "exec-root", "pidfile", "config-file", "host", "group", "log-level", "cgroup-parent", "bridge", "bip", "mtu"];
+const VALUES: &[&str] =
+    &["data-root", "exec-root", "pidfile", "config-file", "host", "group", "log-level", "cgroup-parent", "bridge", "bip", "mtu"];
 const TRUTHS: &[&str] = &["live-restore", "debug", "init"];
 const LATER: &[&str] = &["tls", "tlsverify", "tlscacert", "tlscert", "tlskey", "registry-mirror", "insecure-registry"];
 
@@ -181,7 +182,9 @@ mod tests {
         assert_eq!((options.mtu, options.live_restore, options.log_level.as_str()), (1300, false, "debug"));
         assert_eq!(options.hosts, ["unix:///x.sock", "unix:///y.sock"]);
         std::fs::write(&file, r#"{"nosuch":1}"#).unwrap();
-        assert!(parse(&["--config-file", &path]).unwrap_err().contains("the following directives don't match any configuration option: nosuch"));
+        assert!(
+            parse(&["--config-file", &path]).unwrap_err().contains("the following directives don't match any configuration option: nosuch")
+        );
     }
 
     #[test]

@@ -144,7 +144,8 @@ fn v2(host: &Host, cgroup: &str) -> Counters {
 /// Nanoseconds that all processors spent, idle ones included (/proc/stat counts hundredths of seconds).
 fn system_cpu() -> u64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let ticks: u64 = text.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8).filter_map(|word| word.parse::<u64>().ok()).sum();
+    let ticks: u64 =
+        text.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8).filter_map(|word| word.parse::<u64>().ok()).sum();
     ticks * 10_000_000
 }
 

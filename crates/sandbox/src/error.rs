@@ -40,51 +40,68 @@ impl StartError {
 
     /// The failure of a container's start.
     pub(crate) fn start(error: ShimError, program: &str) -> Self {
-        let (inner, exit_code, kind) = describe(error, program, "container init");
-        let text = format!("failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: {inner}");
+        if let ShimError::Failed { stage: Stage::Cwd {}, detail, .. } = &error
+            && let Some(path) = detail.strip_prefix("mkdir:")
+        {
+            return Self { text: format!("Cannot mkdir: {path} is not a directory"), exit_code: 128, kind: ErrorKind::Invalid };
+        }
+        let (inner, exit_code, kind) = describe(error, program, "error during container init: ");
+        let text = format!(
+            "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: {inner}"
+        );
         Self { text, exit_code, kind }
     }
 
     /// The failure of an exec.
     pub(crate) fn exec(error: ShimError, program: &str) -> Self {
-        let (inner, exit_code, kind) = describe(error, program, "setns process");
-        Self { text: format!("OCI runtime exec failed: exec failed: unable to start container process: {inner}"), exit_code: if exit_code == 128 { 126 } else { exit_code }, kind }
+        let (inner, exit_code, kind) = describe(error, program, "");
+        Self {
+            text: format!("OCI runtime exec failed: exec failed: unable to start container process: {inner}"),
+            exit_code: if exit_code == 128 { 126 } else { exit_code },
+            kind,
+        }
     }
 }
 
 /// Text, exit code, kind.
-fn describe(error: ShimError, program: &str, _where: &str) -> (String, i32, ErrorKind) {
+fn describe(error: ShimError, program: &str, place: &str) -> (String, i32, ErrorKind) {
     let ShimError::Failed { stage, errno, detail } = error else {
         return (error.to_string(), 128, ErrorKind::Internal);
     };
     let reason = message(errno);
     match stage {
         Stage::Exec {} if errno == ENOENT && !program.contains('/') => {
-            (format!("error during container init: exec: \"{program}\": executable file not found in $PATH"), 127, ErrorKind::Invalid)
+            (format!("{place}exec: \"{program}\": executable file not found in $PATH"), 127, ErrorKind::Invalid)
         }
-        Stage::Exec {} if errno == ENOENT => (format!("error during container init: exec: \"{program}\": stat {program}: no such file or directory"), 127, ErrorKind::Invalid),
-        Stage::Exec {} if errno == ENOTDIR => (format!("error during container init: exec: \"{program}\": stat {program}: not a directory"), 127, ErrorKind::Invalid),
+        Stage::Exec {} if errno == ENOENT => {
+            (format!("{place}exec: \"{program}\": stat {program}: no such file or directory"), 127, ErrorKind::Invalid)
+        }
+        Stage::Exec {} if errno == ENOTDIR => {
+            (format!("{place}exec: \"{program}\": stat {program}: not a directory"), 127, ErrorKind::Invalid)
+        }
         Stage::Exec {} if matches!(errno, EACCES | EISDIR) => {
-            let reason = if errno == EISDIR { "is a directory" } else { "permission denied" };
-            (format!("error during container init: exec: \"{program}\": {reason}"), 126, ErrorKind::Invalid)
+            let reason = if errno == EISDIR { "is a directory: permission denied" } else { "permission denied" };
+            (format!("{place}exec: \"{program}\": {reason}"), 126, ErrorKind::Invalid)
         }
         Stage::Exec {} if errno == ENOEXEC => (format!("exec {program}: exec format error"), 126, ErrorKind::Invalid),
-        Stage::Exec {} => (format!("error during container init: exec: \"{program}\": {reason}"), 126, ErrorKind::Invalid),
+        Stage::Exec {} => (format!("{place}exec: \"{program}\": {reason}"), 126, ErrorKind::Invalid),
         Stage::Cwd {} => {
             let code = if matches!(errno, ENOENT | ENOTDIR) { 127 } else { 126 };
-            (format!("error during container init: chdir to cwd (\"{detail}\") set in config.json failed: {reason}"), code, ErrorKind::Invalid)
+            (format!("{place}chdir to cwd (\"{detail}\") set in config.json failed: {reason}"), code, ErrorKind::Invalid)
         }
         Stage::Mount {} => {
             let code = if matches!(errno, ENOENT | ENOTDIR) { 127 } else { 128 };
-            (format!("error during container init: error mounting to rootfs at \"{detail}\": {reason}"), code, ErrorKind::Invalid)
+            (format!("{place}error mounting to rootfs at \"{detail}\": {reason}"), code, ErrorKind::Invalid)
         }
-        Stage::Limit {} => (format!("error during container init: error setting rlimit type {detail}: {reason}"), 128, ErrorKind::Internal),
-        Stage::Sysctl {} => (format!("error during container init: open /proc/sys/{detail}: {reason}"), 128, ErrorKind::Invalid),
-        Stage::Cgroup {} => (format!("error setting cgroup config for procHooks process: failed to write {detail}: {reason}"), 128, ErrorKind::Internal),
-        Stage::Seccomp {} => (format!("error during container init: error loading seccomp filter: {reason}"), 128, ErrorKind::Internal),
-        Stage::Apparmor {} => (format!("error during container init: unable to apply apparmor profile: {detail}: {reason}"), 128, ErrorKind::Internal),
+        Stage::Limit {} => (format!("{place}error setting rlimit type {detail}: {reason}"), 128, ErrorKind::Internal),
+        Stage::Sysctl {} => (format!("{place}open /proc/sys/{detail}: {reason}"), 128, ErrorKind::Invalid),
+        Stage::Cgroup {} => {
+            (format!("error setting cgroup config for procHooks process: failed to write {detail}: {reason}"), 128, ErrorKind::Internal)
+        }
+        Stage::Seccomp {} => (format!("{place}error loading seccomp filter: {reason}"), 128, ErrorKind::Internal),
+        Stage::Apparmor {} => (format!("{place}unable to apply apparmor profile: {detail}: {reason}"), 128, ErrorKind::Internal),
         Stage::Gone {} => ("container has ended".to_owned(), 128, ErrorKind::Conflict),
-        _ => (format!("error during container init: {stage:?} {detail}: {reason}"), 128, ErrorKind::Internal),
+        _ => (format!("{place}{stage:?} {detail}: {reason}"), 128, ErrorKind::Internal),
     }
 }
 

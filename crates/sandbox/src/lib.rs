@@ -11,8 +11,14 @@ mod start;
 
 pub use counters::{Counters, NetworkCounters};
 pub use error::StartError;
-pub use sandboxes::{Adopted, SandboxConfig, SandboxEvent, Sandboxes};
+pub use sandboxes::{Adopted, SandboxConfig, SandboxEvent, Sandboxes, endpoint_id};
 pub use start::{Network, Running, StartRequest};
 
 pub use sampan_runtime::shims::Attachment;
 pub use sampan_shim::protocol::Streams;
+
+/// A text as a frame of standard output.
+#[must_use]
+pub fn output_frame(text: &str) -> Vec<u8> {
+    sampan_shim::serve::frame(sampan_shim::log::Stream::Stdout, text.as_bytes())
+}

@@ -138,7 +138,8 @@ impl Sandboxes {
         drop(std::fs::remove_file(request.folder.join("exit")));
         let program = options.arguments.first().cloned().unwrap_or_default();
         let borrowed: Vec<BorrowedFd<'_>> = joins.iter().map(OwnedFd::as_fd).collect();
-        let pid = self.shims.start(&plan, root.as_fd(), &borrowed, request.attachments).map_err(|error| StartError::start(error, &program))?;
+        let pid =
+            self.shims.start(&plan, root.as_fd(), &borrowed, request.attachments).map_err(|error| StartError::start(error, &program))?;
         self.running().insert(id, (request.options, pid));
         Ok(Running { pid, endpoint })
     }
@@ -153,11 +154,20 @@ impl Sandboxes {
             Network::None => Net::isolated().map(|netns| (Some(netns), None)).map_err(failed),
             Network::Join(pid) => match ns::of_process(*pid, "net") {
                 Ok(netns) => Ok((Some(netns), None)),
-                Err(error) => Err(StartError::other(format!("cannot join network of a non running container: {error}"), ErrorKind::Conflict)),
+                Err(error) => {
+                    Err(StartError::other(format!("cannot join network of a non running container: {error}"), ErrorKind::Conflict))
+                }
             },
             Network::Bridge { ip, mac, ports } => {
                 let Some(net) = &self.net else { return Err(StartError::other("the default bridge is disabled", ErrorKind::Invalid)) };
-                let spec = EndpointSpec { container: request.id.clone(), name: request.name.clone(), ip: *ip, mac: *mac, ports: ports.clone() };
+                let spec = EndpointSpec {
+                    container: request.id.clone(),
+                    endpoint: endpoint_id(&request.id),
+                    name: request.name.clone(),
+                    ip: *ip,
+                    mac: *mac,
+                    ports: ports.clone(),
+                };
                 net.connect(&spec).map(|(netns, endpoint)| (Some(netns), Some(endpoint))).map_err(failed)
             }
         }
@@ -188,8 +198,19 @@ impl Sandboxes {
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn exec(&self, id: &str, exec: &str, change: impl FnOnce(&mut Options), user: Option<&str>, attachments: Vec<Attachment>) -> Result<u32, StartError> {
-        let mut options = self.running().get(id).map(|(options, _)| options.clone()).ok_or_else(|| StartError::other(format!("container {id} is not running"), ErrorKind::Conflict))?;
+    pub fn exec(
+        &self,
+        id: &str,
+        exec: &str,
+        change: impl FnOnce(&mut Options),
+        user: Option<&str>,
+        attachments: Vec<Attachment>,
+    ) -> Result<u32, StartError> {
+        let mut options = self
+            .running()
+            .get(id)
+            .map(|(options, _)| options.clone())
+            .ok_or_else(|| StartError::other(format!("container {id} is not running"), ErrorKind::Conflict))?;
         change(&mut options);
         if let Some(user) = user {
             let root = self.root(id).map_err(|error| StartError::other(error.to_string(), ErrorKind::Conflict))?;
@@ -200,6 +221,15 @@ impl Sandboxes {
         let process = plan::process(&options, &self.host).map_err(|error| StartError::other(error.to_string(), error.kind()))?;
         let program = options.arguments.first().cloned().unwrap_or_default();
         self.shims.exec(id, exec, &process, attachments).map_err(|error| StartError::exec(error, &program))
+    }
+
+    /// Whether a running container knows a user.
+    ///
+    /// # Errors
+    /// [`StartError`] with Docker's text when it does not.
+    pub fn check_user(&self, id: &str, user: &str) -> Result<(), StartError> {
+        let root = self.root(id).map_err(|error| StartError::other(error.to_string(), ErrorKind::Conflict))?;
+        resolve_user(&root, user, &[]).map(drop)
     }
 
     /// Gives a client to a process (empty: process 1).
@@ -250,7 +280,8 @@ impl Sandboxes {
             (false, false) => ("freezer", "freezer.state", "THAWED"),
         };
         let path = self.host.cgroup_directory(controller, &self.cgroup(id)).join(file);
-        std::fs::write(&path, value).map_err(|error| StartError::other(format!("cannot write {}: {error}", path.display()), ErrorKind::Internal))
+        std::fs::write(&path, value)
+            .map_err(|error| StartError::other(format!("cannot write {}: {error}", path.display()), ErrorKind::Internal))
     }
 
     /// Changes limits.
@@ -260,7 +291,9 @@ impl Sandboxes {
     pub fn update(&self, id: &str, limits: &Limits) -> Result<(), StartError> {
         let writes = cgroups::update_writes(&self.host, &self.cgroup(id), limits);
         let write = |(directory, files): &(String, Vec<(String, String)>)| {
-            files.iter().try_for_each(|(file, value)| std::fs::write(Path::new(directory).join(file), value).map_err(|error| (format!("{directory}/{file}"), error)))
+            files.iter().try_for_each(|(file, value)| {
+                std::fs::write(Path::new(directory).join(file), value).map_err(|error| (format!("{directory}/{file}"), error))
+            })
         };
         // On v1 memory and memory+swap depend on each other: a limit that fails in one order succeeds in the other.
         let failed: Vec<_> = writes.iter().filter(|one| write(one).is_err()).collect();
@@ -340,6 +373,12 @@ impl Sandboxes {
     }
 }
 
+/// The id of a container's place on the default bridge: the same whenever it is asked.
+#[must_use]
+pub fn endpoint_id(container: &str) -> String {
+    sampan_oci::Digest::sha256_of(format!("endpoint {container}").as_bytes()).hex().to_owned()
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
 fn gone(error: ShimError) -> StartError {
     match error {
@@ -382,7 +421,8 @@ fn resolve_user(root: &OwnedFd, user: &str, groups: &[String]) -> Result<User, S
         }
         text
     };
-    users::resolve(user, groups, &text(b"etc/passwd"), &text(b"etc/group")).map_err(|error| StartError::other(error.to_string(), ErrorKind::Invalid))
+    users::resolve(user, groups, &text(b"etc/passwd"), &text(b"etc/group"))
+        .map_err(|error| StartError::other(error.to_string(), ErrorKind::Invalid))
 }
 
 /// Adds what every process has: PATH first, HOME last.
@@ -411,7 +451,9 @@ fn open_joins(options: &Options, [pid, ipc, uts]: [u32; 3], netns: Option<OwnedF
 /// Writes hostname, hosts and resolv.conf, and mounts them unless the user mounts something there.
 fn write_files(request: &mut StartRequest, address: &str, gateway: &str) -> io::Result<()> {
     let hostname = request.options.hostname.clone();
-    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
+    let mut hosts = String::from(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+    );
     if request.network == Network::Host {
         hosts = std::fs::read_to_string("/etc/hosts").unwrap_or(hosts);
     }
@@ -420,7 +462,11 @@ fn write_files(request: &mut StartRequest, address: &str, gateway: &str) -> io::
         let _infallible = writeln!(hosts, "{ip}\t{name}");
     }
     if !address.is_empty() && !hostname.is_empty() {
-        let full = if request.options.domainname.is_empty() { hostname.clone() } else { format!("{hostname}.{} {hostname}", request.options.domainname) };
+        let full = if request.options.domainname.is_empty() {
+            hostname.clone()
+        } else {
+            format!("{hostname}.{} {hostname}", request.options.domainname)
+        };
         let _infallible = writeln!(hosts, "{address}\t{full}");
     }
     let resolv = resolv_conf(request);
@@ -431,7 +477,7 @@ fn write_files(request: &mut StartRequest, address: &str, gateway: &str) -> io::
         let target = format!("/etc/{name}");
         if !request.own_files.contains(&target) {
             let source = MountSource::Bind { path: path.display().to_string(), recursive: false };
-            request.options.mounts.insert(0, MountStep { source, target, propagation: 1, ..MountStep::default() });
+            request.options.mounts.push(MountStep { source, target, propagation: 1, ..MountStep::default() });
         }
     }
     Ok(())
@@ -443,7 +489,8 @@ fn resolv_conf(request: &StartRequest) -> String {
     if request.network == Network::Host && servers.is_empty() && search.is_empty() && options.is_empty() {
         return host;
     }
-    let from_host = |key: &str| host.lines().filter_map(|line| line.strip_prefix(key)).map(|rest| rest.trim().to_owned()).collect::<Vec<_>>();
+    let from_host =
+        |key: &str| host.lines().filter_map(|line| line.strip_prefix(key)).map(|rest| rest.trim().to_owned()).collect::<Vec<_>>();
     let mut servers = servers.clone();
     if servers.is_empty() {
         // A name server on the host's loopback cannot be reached from another network namespace.
@@ -454,7 +501,9 @@ fn resolv_conf(request: &StartRequest) -> String {
     }
     let search = if search.is_empty() { from_host("search ") } else { vec![search.join(" ")] };
     let options = if options.is_empty() { from_host("options ") } else { vec![options.join(" ")] };
-    let mut out = String::from("# Generated by Docker Engine.\n# This file can be edited; Docker Engine will not make further changes once it\n# has been modified.\n\n");
+    let mut out = String::from(
+        "# Generated by Docker Engine.\n# This file can be edited; Docker Engine will not make further changes once it\n# has been modified.\n\n",
+    );
     for (key, values) in [("nameserver", &servers), ("search", &search), ("options", &options)] {
         for value in values.iter().filter(|value| !value.is_empty() && value.as_str() != ".") {
             let _infallible = writeln!(out, "{key} {value}");

@@ -298,8 +298,14 @@ mod tests {
 
     #[test]
     fn lines_are_dockers() {
-        assert_eq!(line(b"hi\n", "", 1_706_695_200_120_000_000), "{\"log\":\"hi\\n\",\"stream\":\"stdout\",\"time\":\"2024-01-31T10:00:00.12Z\"}\n");
-        assert_eq!(line(b"x", "{\"a\":\"b\"}", 0), "{\"log\":\"x\",\"stream\":\"stdout\",\"attrs\":{\"a\":\"b\"},\"time\":\"1970-01-01T00:00:00Z\"}\n");
+        assert_eq!(
+            line(b"hi\n", "", 1_706_695_200_120_000_000),
+            "{\"log\":\"hi\\n\",\"stream\":\"stdout\",\"time\":\"2024-01-31T10:00:00.12Z\"}\n"
+        );
+        assert_eq!(
+            line(b"x", "{\"a\":\"b\"}", 0),
+            "{\"log\":\"x\",\"stream\":\"stdout\",\"attrs\":{\"a\":\"b\"},\"time\":\"1970-01-01T00:00:00Z\"}\n"
+        );
         let odd = line("a\t\"\\<>&\x7fü\u{2028}\u{1F600}".as_bytes(), "", 0);
         assert!(odd.starts_with("{\"log\":\"a\\u0009\\\"\\\\\\u003c\\u003e\\u0026\x7fü\\u2028\u{1F600}\""), "{odd}");
         assert!(line(b"\xff\xc3", "", 0).starts_with("{\"log\":\"\\ufffd\\ufffd\""));
@@ -337,7 +343,8 @@ mod tests {
         for number in 0..100 {
             log.write(Stream::Stderr, format!("line {number}\n").as_bytes());
         }
-        let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         assert_eq!(names, ["log", "log.1", "log.2"]);
         assert!(std::fs::read_to_string(&path).unwrap().contains("line 99"));

@@ -38,9 +38,11 @@ impl Store {
     /// [`InsertError`].
     pub fn insert_container(&self, row: &ContainerRow) -> Result<(), InsertError> {
         let owner = self.db.write("insert container", |transaction| {
-            let owner: Option<String> = transaction.query_row("SELECT id FROM containers WHERE name = ?", [&row.name], |found| found.get(0)).optional()?;
+            let owner: Option<String> =
+                transaction.query_row("SELECT id FROM containers WHERE name = ?", [&row.name], |found| found.get(0)).optional()?;
             if owner.is_none() {
-                let mut statement = transaction.prepare_cached("INSERT INTO containers (id, name, spec, state, image) VALUES (?, ?, ?, ?, ?)")?;
+                let mut statement =
+                    transaction.prepare_cached("INSERT INTO containers (id, name, spec, state, image) VALUES (?, ?, ?, ?, ?)")?;
                 statement.execute(params![row.id, row.name, row.spec, row.state, row.image])?;
             }
             Ok(owner)
@@ -56,7 +58,9 @@ impl Store {
         self.db.read("list containers", |connection| {
             let mut statement = connection.prepare_cached("SELECT id, name, spec, state, image FROM containers")?;
             let rows = statement
-                .query_map([], |row| Ok(ContainerRow { id: row.get(0)?, name: row.get(1)?, spec: row.get(2)?, state: row.get(3)?, image: row.get(4)? }))?
+                .query_map([], |row| {
+                    Ok(ContainerRow { id: row.get(0)?, name: row.get(1)?, spec: row.get(2)?, state: row.get(3)?, image: row.get(4)? })
+                })?
                 .collect();
             rows
         })
@@ -77,7 +81,9 @@ impl Store {
     /// # Errors
     /// A failing database.
     pub fn update_container_spec(&self, id: &str, spec: &str) -> Result<(), DbError> {
-        self.db.write("write container", |transaction| transaction.execute("UPDATE containers SET spec = ? WHERE id = ?", [spec, id]).map(drop))
+        self.db.write("write container", |transaction| {
+            transaction.execute("UPDATE containers SET spec = ? WHERE id = ?", [spec, id]).map(drop)
+        })
     }
 
     /// Gives a container another name.
@@ -85,7 +91,9 @@ impl Store {
     /// # Errors
     /// A failing database, also for a taken name.
     pub fn rename_container(&self, id: &str, name: &str, spec: &str) -> Result<(), DbError> {
-        self.db.write("rename container", |transaction| transaction.execute("UPDATE containers SET name = ?, spec = ? WHERE id = ?", [name, spec, id]).map(drop))
+        self.db.write("rename container", |transaction| {
+            transaction.execute("UPDATE containers SET name = ?, spec = ? WHERE id = ?", [name, spec, id]).map(drop)
+        })
     }
 
     /// Removes a container's row.
@@ -93,7 +101,9 @@ impl Store {
     /// # Errors
     /// A failing database.
     pub fn delete_container(&self, id: &str) -> Result<(), DbError> {
-        self.db.write("delete container", |transaction| transaction.prepare_cached("DELETE FROM containers WHERE id = ?")?.execute([id]).map(drop))
+        self.db.write("delete container", |transaction| {
+            transaction.prepare_cached("DELETE FROM containers WHERE id = ?")?.execute([id]).map(drop)
+        })
     }
 
     /// Every volume's document.
@@ -113,7 +123,9 @@ impl Store {
     /// # Errors
     /// A failing database.
     pub fn volume(&self, name: &str) -> Result<Option<String>, DbError> {
-        self.db.read("find volume", |connection| connection.query_row("SELECT document FROM volumes WHERE name = ?", [name], |row| row.get(0)).optional())
+        self.db.read("find volume", |connection| {
+            connection.query_row("SELECT document FROM volumes WHERE name = ?", [name], |row| row.get(0)).optional()
+        })
     }
 
     /// Writes a volume.
@@ -121,7 +133,9 @@ impl Store {
     /// # Errors
     /// A failing database.
     pub fn put_volume(&self, name: &str, document: &str) -> Result<(), DbError> {
-        self.db.write("write volume", |transaction| transaction.execute("INSERT OR REPLACE INTO volumes VALUES (?, ?)", [name, document]).map(drop))
+        self.db.write("write volume", |transaction| {
+            transaction.execute("INSERT OR REPLACE INTO volumes VALUES (?, ?)", [name, document]).map(drop)
+        })
     }
 
     /// Removes a volume's row.

@@ -39,10 +39,14 @@ impl Store {
         let size = i64::try_from(image.size).unwrap_or(i64::MAX);
         self.db.write("write image", |transaction| {
             let id = image.id.to_string();
-            let made = transaction.execute("INSERT OR IGNORE INTO images (id, config, size, created, tagged) VALUES (?, ?, ?, 0, ?)", params![id, image.config, size, image.tagged])?;
+            let made = transaction.execute(
+                "INSERT OR IGNORE INTO images (id, config, size, created, tagged) VALUES (?, ?, ?, 0, ?)",
+                params![id, image.config, size, image.tagged],
+            )?;
             if made == 1 {
                 for (position, layer) in (0_i64..).zip(layers) {
-                    let known: i64 = transaction.query_row("SELECT count(*) FROM layers WHERE diff_id = ?", [layer.to_string()], |row| row.get(0))?;
+                    let known: i64 =
+                        transaction.query_row("SELECT count(*) FROM layers WHERE diff_id = ?", [layer.to_string()], |row| row.get(0))?;
                     if known == 0 {
                         return Err(rusqlite::Error::QueryReturnedNoRows);
                     }
@@ -66,13 +70,25 @@ impl Store {
     /// # Errors
     /// A failing database.
     pub fn images(&self) -> Result<Vec<ImageRow>, DbError> {
-        let query = "SELECT i.id, i.config, i.size, i.tagged, p.parent FROM images i LEFT JOIN parents p ON p.image = i.id ORDER BY i.rowid DESC";
+        let query =
+            "SELECT i.id, i.config, i.size, i.tagged, p.parent FROM images i LEFT JOIN parents p ON p.image = i.id ORDER BY i.rowid DESC";
         self.db.read("list images", |connection| {
-            let rows = connection.prepare_cached(query)?.query_map([], |row| {
-                let id: String = row.get(0)?;
-                let id = id.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error)))?;
-                Ok(ImageRow { id, config: row.get(1)?, size: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0), tagged: row.get(3)?, parent: row.get(4)? })
-            })?.collect();
+            let rows = connection
+                .prepare_cached(query)?
+                .query_map([], |row| {
+                    let id: String = row.get(0)?;
+                    let id = id
+                        .parse()
+                        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error)))?;
+                    Ok(ImageRow {
+                        id,
+                        config: row.get(1)?,
+                        size: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+                        tagged: row.get(3)?,
+                        parent: row.get(4)?,
+                    })
+                })?
+                .collect();
             rows
         })
     }
@@ -94,7 +110,9 @@ impl Store {
     /// # Errors
     /// A failing database.
     pub fn put_tag(&self, reference: &str, image: &ImageId) -> Result<(), DbError> {
-        self.db.write("write tag", |transaction| transaction.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", params![reference, image.to_string()]).map(drop))
+        self.db.write("write tag", |transaction| {
+            transaction.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", params![reference, image.to_string()]).map(drop)
+        })
     }
 
     /// Takes a name away.

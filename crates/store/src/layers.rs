@@ -25,7 +25,8 @@ pub struct LayerRow {
 
 fn row(row: &Row<'_>) -> rusqlite::Result<LayerRow> {
     let diff_id: String = row.get(0)?;
-    let diff_id = diff_id.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error)))?;
+    let diff_id =
+        diff_id.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error)))?;
     let bytes = |value: i64| u64::try_from(value).unwrap_or(0);
     Ok(LayerRow { diff_id, generation: row.get(1)?, size: bytes(row.get(2)?), content: bytes(row.get(3)?) })
 }

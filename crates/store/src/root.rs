@@ -140,7 +140,9 @@ impl Store {
     /// A failing database.
     pub fn fact(&self, key: &str) -> Result<Option<String>, DbError> {
         use rusqlite::OptionalExtension as _;
-        self.db.read("read fact", |connection| connection.query_row("SELECT value FROM facts WHERE key = ?", [key], |row| row.get(0)).optional())
+        self.db.read("read fact", |connection| {
+            connection.query_row("SELECT value FROM facts WHERE key = ?", [key], |row| row.get(0)).optional()
+        })
     }
 
     /// Remembers a fact.

@@ -113,7 +113,13 @@ struct MountAttr {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn set_attributes(mount: BorrowedFd<'_>, set: Attributes, clear: Attributes, propagation: Option<Propagation>, recursive: bool) -> io::Result<()> {
+pub fn set_attributes(
+    mount: BorrowedFd<'_>,
+    set: Attributes,
+    clear: Attributes,
+    propagation: Option<Propagation>,
+    recursive: bool,
+) -> io::Result<()> {
     let bits = |attributes: Attributes| attributes.bits();
     let mut attributes = MountAttr { set: bits(set), clear: bits(clear), propagation: 0, userns: 0 };
     if set.contains(Attributes::NOATIME) || set.contains(Attributes::STRICTATIME) {

@@ -96,7 +96,8 @@ impl Socket {
         let fail = |error: io::Error| Refused { index: 0, error };
         let first = self.number(messages);
         let wants_ack = |message: &Vec<u8>| u16::from_ne_bytes([message[6], message[7]]) & ACK != 0;
-        let mut pending: Vec<u32> = (first..).zip(messages.iter()).filter(|(_, message)| wants_ack(message)).map(|(number, _)| number).collect();
+        let mut pending: Vec<u32> =
+            (first..).zip(messages.iter()).filter(|(_, message)| wants_ack(message)).map(|(number, _)| number).collect();
         self.send(messages).map_err(fail)?;
         let mut refused: Option<Refused> = None;
         while !pending.is_empty() {

@@ -142,7 +142,14 @@ pub fn spawn(program: BorrowedFd<'_>, arguments: &[CString], descriptors: &[Borr
     let mut pid = 0;
     // SAFETY: every pointer is valid for the call, both arrays end in null, and posix_spawn does not write through the strings.
     let code = unsafe {
-        libc::posix_spawn(&raw mut pid, path.as_ptr(), &raw const actions.0, &raw const attributes.0, pointers.as_ptr(), environment.as_ptr())
+        libc::posix_spawn(
+            &raw mut pid,
+            path.as_ptr(),
+            &raw const actions.0,
+            &raw const attributes.0,
+            pointers.as_ptr(),
+            environment.as_ptr(),
+        )
     };
     if code != 0 {
         return Err(io::Error::from_raw_os_error(code));
@@ -382,5 +389,9 @@ pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
 pub fn limit(resource: u32) -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid place for the result.
-    if unsafe { libc::getrlimit(resource, &raw mut limit) } == 0 { Ok((limit.rlim_cur, limit.rlim_max)) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::getrlimit(resource, &raw mut limit) } == 0 {
+        Ok((limit.rlim_cur, limit.rlim_max))
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -8,8 +8,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
-    SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketAddrUnix, SocketFlags, SocketType,
 };
 
 /// Most descriptors in one message.
@@ -135,5 +135,9 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     }
     // SAFETY: it is open, and the caller, which runs first in its program, is its only owner.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
-    if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode).is_socket() { Ok(fd) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode).is_socket() {
+        Ok(fd)
+    } else {
+        Err(io::ErrorKind::InvalidInput.into())
+    }
 }

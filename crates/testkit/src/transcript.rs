@@ -1,7 +1,7 @@
 //! Transcripts: command lines with the output users see, recorded from one engine and replayed on another.
 //!
 //! ```text
-//! # a comment
+//! # comments stand before the first command
 //! $ docker run --rm busybox sh -c 'echo out; echo err >&2; exit 3'
 //! out
 //! 2> err
@@ -42,7 +42,7 @@ pub fn parse(text: &str) -> Vec<Case> {
     for line in text.lines() {
         if let Some(command) = line.strip_prefix("$ ") {
             cases.push(Case { comments: std::mem::take(&mut comments), command: command.to_owned(), ..Case::default() });
-        } else if line.starts_with("# ") || line == "#" {
+        } else if cases.is_empty() && line.starts_with('#') {
             comments.push(line.to_owned());
         } else if let Some(reason) = line.strip_prefix("~ ") {
             cases.last_mut().expect("a command before a difference").ours = Some((reason.to_owned(), Vec::new()));

@@ -54,7 +54,7 @@ impl World {
     pub fn start(options: WorldOptions) -> Self {
         let name = format!("sampan-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = setup::target().join("worlds").join(&name);
-        for part in ["run", "lib", "etc", "bin"] {
+        for part in ["run", "lib", "etc", "bin", "work"] {
             std::fs::create_dir_all(folder.join(part)).expect("a folder under target/");
         }
         std::os::unix::fs::symlink(setup::sampan(), folder.join("bin/sampan")).expect("a link in an empty folder");
@@ -91,10 +91,13 @@ impl World {
     #[must_use]
     pub fn with_docker() -> Self {
         let world = Self::start(WorldOptions::default());
-        let docker = setup::docker_cli().expect("the docker CLI is missing: set SAMPAN_DOCKER_CLI (./test installs it where the peers are)");
+        let docker =
+            setup::docker_cli().expect("the docker CLI is missing: set SAMPAN_DOCKER_CLI (./test installs it where the peers are)");
         world.link(&docker, "docker");
         let busybox = setup::busybox();
-        let write = |name: &str, bytes: std::io::Result<Vec<u8>>| crate::images::write(&world.folder.join(name), &bytes.expect("busybox can be read")).expect("a file");
+        let write = |name: &str, bytes: std::io::Result<Vec<u8>>| {
+            crate::images::write(&world.folder.join("work").join(name), &bytes.expect("busybox can be read")).expect("a file")
+        };
         write("box.tar", crate::images::docker_archive(&busybox, "box:latest"));
         write("rootfs.tar", crate::images::rootfs(&busybox));
         world
@@ -189,7 +192,7 @@ impl World {
     pub fn sh_with_input(&self, line: &str, input: &[u8]) -> Output {
         let mut command = self.command("bash");
         // Entering a mount namespace resets the working directory.
-        command.args(["-c", &format!("cd '{}'\n{line}", self.folder.display())]);
+        command.args(["-c", &format!("cd '{}/work'\n{line}", self.folder.display())]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("nsenter starts");
         let mut stdin = child.stdin.take().expect("piped");

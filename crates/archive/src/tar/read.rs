@@ -246,7 +246,10 @@ fn number(field: &[u8]) -> Result<u64, TarError> {
         let negative = field[0] & 0x40 != 0;
         let mut value = u64::from(field[0] & 0x3f);
         for byte in &field[1..] {
-            value = value.checked_mul(256).and_then(|value| value.checked_add(u64::from(*byte))).ok_or(TarError::Malformed("a number beyond 64 bits"))?;
+            value = value
+                .checked_mul(256)
+                .and_then(|value| value.checked_add(u64::from(*byte)))
+                .ok_or(TarError::Malformed("a number beyond 64 bits"))?;
         }
         return if negative { Err(TarError::Malformed("a negative number")) } else { Ok(value) };
     }

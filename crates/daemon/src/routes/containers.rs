@@ -41,7 +41,8 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
         ("HEAD" | "GET" | "PUT", [name, "archive"]) => archive(context, call, method, name).await,
         ("POST", [name, verb]) => verbs(context, call, name, verb).await,
         ("DELETE", [name]) => {
-            let options = RemoveOptions { force: call.query.truth("force"), volumes: call.query.truth("v"), link: call.query.truth("link") };
+            let options =
+                RemoveOptions { force: call.query.truth("force"), volumes: call.query.truth("v"), link: call.query.truth("link") };
             let (engine, name) = (Arc::clone(&context.engine), (*name).to_owned());
             blocking(move || engine.remove(&name, options)).await??;
             no_content()
@@ -56,8 +57,17 @@ async fn verbs(context: Arc<Context>, call: Call, name: &str, verb: &str) -> Rep
     let signal = call.query.get("signal").filter(|text| !text.is_empty()).map(str::to_owned);
     let timeout = call.query.number("t")?;
     let verb = verb.to_owned();
-    if verb == "start" && call.request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok()).is_some_and(|length| length > 7) {
-        return Err(ApiError::invalid("starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"));
+    if verb == "start"
+        && call
+            .request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+            .is_some_and(|length| length > 7)
+    {
+        return Err(ApiError::invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
     }
     let new_name = call.query.text("name").to_owned();
     let done = blocking(move || -> Option<Result<(), EngineError>> {
@@ -97,7 +107,23 @@ async fn inspect(context: Arc<Context>, call: Call, name: &str) -> Reply {
 
 async fn list(context: Arc<Context>, call: Call) -> Reply {
     let filters = call.query.filters()?;
-    let known = ["ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish", "since", "status", "volume"];
+    let known = [
+        "ancestor",
+        "before",
+        "exited",
+        "expose",
+        "health",
+        "id",
+        "is-task",
+        "isolation",
+        "label",
+        "name",
+        "network",
+        "publish",
+        "since",
+        "status",
+        "volume",
+    ];
     only(&filters, &known)?;
     for wanted in filters.get("status").into_iter().flatten() {
         if !["created", "running", "paused", "restarting", "removing", "exited", "dead"].contains(&wanted.as_str()) {
@@ -111,7 +137,9 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
     let rows = blocking(move || -> Vec<Json> {
         let views = engine.list(size);
         let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-        let created = |name: &String| views.iter().find(|view| view.spec.name == *name || view.spec.id.starts_with(name.as_str())).map(|view| view.spec.created);
+        let created = |name: &String| {
+            views.iter().find(|view| view.spec.name == *name || view.spec.id.starts_with(name.as_str())).map(|view| view.spec.created)
+        };
         let ancestor = |name: &String| engine.images().resolve(name).map(|image| image.id.to_string()).unwrap_or_default();
         let ancestors: Vec<String> = filters.get("ancestor").into_iter().flatten().map(ancestor).collect();
         let edges = |key: &str| filters.get(key).into_iter().flatten().filter_map(created).collect::<Vec<_>>();
@@ -188,7 +216,9 @@ async fn export(context: Arc<Context>, name: &str) -> Reply {
 }
 
 /// An answer that a blocking thread writes; a failure breaks it off.
-pub(crate) fn archive_answer<E: std::fmt::Display>(work: impl FnOnce(&mut dyn std::io::Write) -> Result<(), E> + Send + 'static) -> Response<crate::respond::Body> {
+pub(crate) fn archive_answer<E: std::fmt::Display>(
+    work: impl FnOnce(&mut dyn std::io::Write) -> Result<(), E> + Send + 'static,
+) -> Response<crate::respond::Body> {
     let (writer, stream) = body::streaming();
     tokio::task::spawn_blocking(move || {
         let mut buffered = std::io::BufWriter::with_capacity(128 * 1024, writer.clone());
@@ -218,7 +248,10 @@ async fn update(context: Arc<Context>, call: Call, name: &str) -> Reply {
     let fields = parse_body(&body::collect(call.request.into_body()).await?)?;
     let resources = shape::host::resources(&fields)?;
     let restart = fields.get("RestartPolicy").is_some().then(|| fields.object("RestartPolicy").map_err(bad_field)).transpose()?;
-    let restart = restart.filter(|fields| fields.text("Name").is_ok_and(|name| !name.is_empty())).map(|fields| shape::host::restart(&fields)).transpose()?;
+    let restart = restart
+        .filter(|fields| fields.text("Name").is_ok_and(|name| !name.is_empty()))
+        .map(|fields| shape::host::restart(&fields))
+        .transpose()?;
     let (engine, name) = (Arc::clone(&context.engine), name.to_owned());
     let warnings = blocking(move || engine.update(&name, &resources, restart)).await??;
     ok(&object! { "Warnings": Json::list_or_null(warnings) })
@@ -226,8 +259,10 @@ async fn update(context: Arc<Context>, call: Call, name: &str) -> Reply {
 
 /// The header that carries a path's facts.
 fn stat_header(stat: &PathStat) -> Result<HeaderValue, ApiError> {
-    let mtime = jiff::Timestamp::new(stat.mtime.0, i32::try_from(stat.mtime.1).unwrap_or(0)).map_or_else(|_| "0001-01-01T00:00:00Z".to_owned(), |time| time.to_string());
-    let document = object! { "name": stat.name.clone(), "size": stat.size, "mode": stat.mode, "mtime": mtime, "linkTarget": stat.link_target.clone() };
+    let mtime = jiff::Timestamp::new(stat.mtime.0, i32::try_from(stat.mtime.1).unwrap_or(0))
+        .map_or_else(|_| "0001-01-01T00:00:00Z".to_owned(), |time| time.to_string());
+    let document =
+        object! { "name": stat.name.clone(), "size": stat.size, "mode": stat.mode, "mtime": mtime, "linkTarget": stat.link_target.clone() };
     let text = base64::engine::general_purpose::STANDARD.encode(document.print());
     HeaderValue::from_str(&text).map_err(|_| ApiError::invalid("path cannot be shown in a header"))
 }
@@ -245,7 +280,11 @@ async fn archive(context: Arc<Context>, call: Call, method: &Method, name: &str)
     }
     let (known, shown, place) = (Arc::clone(&engine), name.clone(), path.clone());
     let stat = blocking(move || known.archive_stat(&shown, &place)).await??;
-    let mut response = if method == Method::HEAD { empty(StatusCode::OK) } else { archive_answer(move |writer| engine.archive_get(&name, &path, writer, &Cancel::new())) };
+    let mut response = if method == Method::HEAD {
+        empty(StatusCode::OK)
+    } else {
+        archive_answer(move |writer| engine.archive_get(&name, &path, writer, &Cancel::new()))
+    };
     response.headers_mut().insert("X-Docker-Container-Path-Stat", stat_header(&stat)?);
     Ok(response)
 }

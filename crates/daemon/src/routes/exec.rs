@@ -52,7 +52,12 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
 
 /// `h` and `w` of a resize.
 pub(crate) fn size(call: &Call) -> Result<(u16, u16), ApiError> {
-    let cell = |key: &str| call.query.number(key)?.and_then(|value| u16::try_from(value).ok()).ok_or_else(|| ApiError::invalid(format!("invalid resize parameter {key}")));
+    let cell = |key: &str| {
+        call.query
+            .number(key)?
+            .and_then(|value| u16::try_from(value).ok())
+            .ok_or_else(|| ApiError::invalid(format!("invalid resize parameter {key}")))
+    };
     Ok((cell("w")?, cell("h")?))
 }
 

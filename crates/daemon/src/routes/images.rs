@@ -38,7 +38,10 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
         },
         "POST" => match rest.as_str() {
             "create" if call.query.get("fromSrc").is_some() => import(context, call).await,
-            "create" => Err(ApiError::unsupported(&format!("pull of {} (the registry client comes later; load or import an image)", call.query.text("fromImage")))),
+            "create" => Err(ApiError::unsupported(&format!(
+                "pull of {} (the registry client comes later; load or import an image)",
+                call.query.text("fromImage")
+            ))),
             "load" => load(context, call),
             "prune" => prune(context, call).await,
             _ => match (named("/tag"), named("/push")) {
@@ -70,7 +73,12 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
         let images = engine.images().list(&filter)?;
         let parents: Vec<String> = images.iter().filter_map(|image| image.parent.clone()).collect();
         // An unnamed image that another builds on is an intermediate one.
-        Ok::<_, sampan_images::ImageError>(images.into_iter().filter(|image| all || !image.references.is_empty() || !parents.contains(&image.id.to_string())).collect::<Vec<_>>())
+        Ok::<_, sampan_images::ImageError>(
+            images
+                .into_iter()
+                .filter(|image| all || !image.references.is_empty() || !parents.contains(&image.id.to_string()))
+                .collect::<Vec<_>>(),
+        )
     });
     ok(&Json::Array(images.await??.iter().map(|image| shape::image::summary(image, -1, -1)).collect()))
 }
@@ -140,7 +148,9 @@ async fn prune(context: Arc<Context>, call: Call) -> Reply {
         engine.images().prune(all, &filter, &|id| users.get(id).cloned().unwrap_or_default())
     });
     let pruned = pruned.await??;
-    ok(&object! { "ImagesDeleted": if pruned.removed.is_empty() { Json::NULL } else { Json::Array(removed(&pruned.removed)) }, "SpaceReclaimed": pruned.space })
+    ok(
+        &object! { "ImagesDeleted": if pruned.removed.is_empty() { Json::NULL } else { Json::Array(removed(&pruned.removed)) }, "SpaceReclaimed": pruned.space },
+    )
 }
 
 fn save(context: Arc<Context>, names: Vec<String>) -> Reply {
@@ -153,7 +163,7 @@ fn save(context: Arc<Context>, names: Vec<String>) -> Reply {
     for name in &names {
         if let Err(error) = engine.images().resolve(name) {
             let error = match error {
-                sampan_images::ImageError::NotFound(name) => sampan_images::ImageError::NoReference(name.strip_suffix(":latest").map_or(name.clone(), str::to_owned)),
+                sampan_images::ImageError::NotFound(_) => sampan_images::ImageError::NotFound(name.clone()),
                 other => other,
             };
             return Err(error.into());
@@ -203,7 +213,11 @@ fn load(context: Arc<Context>, call: Call) -> Reply {
         match engine.images().load(reader, &lines, &Cancel::new()) {
             Ok(loaded) => {
                 for image in loaded {
-                    let names = if image.references.is_empty() { vec![format!("Loaded image ID: {}", image.id)] } else { image.references.iter().map(|name| format!("Loaded image: {name}")).collect() };
+                    let names = if image.references.is_empty() {
+                        vec![format!("Loaded image ID: {}", image.id)]
+                    } else {
+                        image.references.iter().map(|name| format!("Loaded image: {name}")).collect()
+                    };
                     for text in names {
                         writer.send_blocking(object! { "stream": format!("{text}\n") }.print() + "\r\n");
                     }

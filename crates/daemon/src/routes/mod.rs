@@ -26,7 +26,9 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call) -> Reply {
         "commit" if method == Method::POST && words.len() == 1 => images::commit(context, call).await,
         "volumes" => volumes::volumes(context, call, &method, &words[1..]).await,
         "networks" => volumes::networks(context, call, &method, &words[1..]).await,
-        "_ping" | "version" | "info" | "events" | "system" | "auth" if words.len() <= 2 => system::dispatch(context, call, &method, &words).await,
+        "_ping" | "version" | "info" | "events" | "system" | "auth" if words.len() <= 2 => {
+            system::dispatch(context, call, &method, &words).await
+        }
         "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" => Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",

@@ -125,7 +125,12 @@ fn padded(time: &str) -> String {
 }
 
 /// Sends what is there, then what comes, until the container ends or the client goes.
-async fn follow(stream: LogStream, end: Option<sampan_engine::Subscription<sampan_engine::WaitResult>>, writer: &body::BodyWriter, format: &Format) -> std::io::Result<()> {
+async fn follow(
+    stream: LogStream,
+    end: Option<sampan_engine::Subscription<sampan_engine::WaitResult>>,
+    writer: &body::BodyWriter,
+    format: &Format,
+) -> std::io::Result<()> {
     let mut stream = stream;
     let mut end = end;
     let wake = stream.wake().map(|fd| fd.try_clone_to_owned()).transpose()?;
@@ -186,7 +191,13 @@ pub(crate) async fn stats(context: Arc<Context>, call: Call, name: &str) -> Repl
             let time = now();
             // Without an earlier sample there is no rate: unless asked for just one, a second is waited for.
             if !first || one_shot || stream || sample.is_none() {
-                let document = shape::system::stats(&id, &shown_name, sample.as_ref(), before.as_ref(), (if sample.is_some() { time } else { 0 }, before_time));
+                let document = shape::system::stats(
+                    &id,
+                    &shown_name,
+                    sample.as_ref(),
+                    before.as_ref(),
+                    (if sample.is_some() { time } else { 0 }, before_time),
+                );
                 if !writer.send(document.print() + "\n").await || !stream {
                     return;
                 }

@@ -42,14 +42,19 @@ fn ping(method: &Method) -> Reply {
 /// Whether an event fits the filters: one value of each key.
 fn fits(event: &Event, filters: &std::collections::BTreeMap<String, Vec<String>>) -> bool {
     let attribute = |key: &str| event.attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
-    let named = |wanted: &String, kind: &str| event.kind.name() == kind && (event.id.starts_with(wanted.as_str()) || attribute("name") == Some(wanted));
+    let named = |wanted: &String, kind: &str| {
+        event.kind.name() == kind && (event.id.starts_with(wanted.as_str()) || attribute("name") == Some(wanted))
+    };
     filters.iter().all(|(key, values)| {
         values.is_empty()
             || values.iter().any(|wanted| match key.as_str() {
                 "type" => event.kind.name() == wanted,
                 "event" => event.action == *wanted || event.action.split(':').next() == Some(wanted),
                 "container" | "volume" | "network" => named(wanted, key),
-                "image" => named(wanted, "image") || attribute("image").is_some_and(|image| image == wanted || image.split(':').next() == Some(wanted)),
+                "image" => {
+                    named(wanted, "image")
+                        || attribute("image").is_some_and(|image| image == wanted || image.split(':').next() == Some(wanted))
+                }
                 "label" => {
                     let (key, value) = label(wanted);
                     attribute(&key).is_some_and(|found| value.as_deref().is_none_or(|wanted| wanted == found))
@@ -71,7 +76,10 @@ fn events(context: &Context, call: &Call) -> Reply {
     tokio::spawn(async move {
         let print = |event: &Event| shape::system::event(event).print() + "\n";
         if since.is_some() || until.is_some() {
-            for event in recent.iter().filter(|event| since.is_none_or(|since| event.time_nano >= since) && until.is_none_or(|until| event.time_nano <= until)) {
+            for event in recent
+                .iter()
+                .filter(|event| since.is_none_or(|since| event.time_nano >= since) && until.is_none_or(|until| event.time_nano <= until))
+            {
                 if fits(event, &filters) && !writer.send(print(event)).await {
                     return;
                 }
@@ -118,7 +126,12 @@ async fn disk_usage(context: Arc<Context>) -> Reply {
             }
         }
         let rows = images.iter().map(|image| {
-            let shared: u64 = image.layers().iter().filter(|layer| users.get(layer).is_some_and(|count| *count > 1)).filter_map(|layer| sizes.get(layer)).sum();
+            let shared: u64 = image
+                .layers()
+                .iter()
+                .filter(|layer| users.get(layer).is_some_and(|count| *count > 1))
+                .filter_map(|layer| sizes.get(layer))
+                .sum();
             let containers = views.iter().filter(|view| view.spec.image_id == image.id.to_string()).count();
             shape::image::summary(image, i64::try_from(containers).unwrap_or(0), i64::try_from(shared).unwrap_or(0))
         });

@@ -39,14 +39,22 @@ pub(crate) async fn volumes(context: Arc<Context>, call: Call, method: &Method, 
         }
         ("POST", ["create"]) => {
             let fields = parse_body(&body::collect(call.request.into_body()).await?)?;
-            let read = || Ok(VolumeRequest { name: fields.text("Name")?, driver: fields.text("Driver")?, options: fields.map("DriverOpts")?, labels: fields.map("Labels")? });
+            let read = || {
+                Ok(VolumeRequest {
+                    name: fields.text("Name")?,
+                    driver: fields.text("Driver")?,
+                    options: fields.map("DriverOpts")?,
+                    labels: fields.map("Labels")?,
+                })
+            };
             let request = read().map_err(bad_field)?;
             let volume = blocking(move || engine.volume_create(&request)).await??;
             Ok(json(StatusCode::CREATED, &shape::image::volume(&volume)))
         }
         ("POST", ["prune"]) => {
             let filters = call.query.filters()?;
-            let all = filters.get("all").is_some_and(|values| values.iter().any(|value| matches!(value.as_str(), "1" | "true"))) || call.api < (1, 42);
+            let all = filters.get("all").is_some_and(|values| values.iter().any(|value| matches!(value.as_str(), "1" | "true")))
+                || call.api < (1, 42);
             let filter = prune_filter(&filters)?;
             let report = blocking(move || engine.prune_volumes(&filter, all)).await??;
             ok(&object! { "VolumesDeleted": Json::list_or_null(report.deleted), "SpaceReclaimed": report.space })
@@ -91,7 +99,9 @@ pub(crate) async fn networks(context: Arc<Context>, call: Call, method: &Method,
         }
         ("POST", ["create"]) => Err(ApiError::unsupported("network create (networks of one's own come later)")),
         ("POST", ["prune"]) => ok(&object! { "NetworksDeleted": Json::NULL }),
-        ("POST", [name, "connect" | "disconnect"]) => Err(ApiError::unsupported(&format!("changing network {name} (networks of one's own come later)"))),
+        ("POST", [name, "connect" | "disconnect"]) => {
+            Err(ApiError::unsupported(&format!("changing network {name} (networks of one's own come later)")))
+        }
         ("DELETE", [name]) => {
             let name = (*name).to_owned();
             let network = blocking(move || engine.network(&name)).await??;

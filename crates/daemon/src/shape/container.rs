@@ -51,7 +51,10 @@ pub(crate) fn inspect(view: &ContainerView, unified: bool) -> Json {
         pairs.push(("SizeRw".into(), upper.into()));
         pairs.push(("SizeRootFs".into(), whole.into()));
     }
-    pairs.push(("Mounts".into(), Json::Array(spec.mounts.iter().filter(|mount| mount.tmpfs_options.is_empty() || mount.kind != "tmpfs").map(mount).collect())));
+    pairs.push((
+        "Mounts".into(),
+        Json::Array(spec.mounts.iter().filter(|mount| mount.tmpfs_options.is_empty() || mount.kind != "tmpfs").map(mount).collect()),
+    ));
     pairs.push(("Config".into(), super::create::show(&spec.config)));
     pairs.push(("NetworkSettings".into(), network_settings(view)));
     Json::Object(pairs)
@@ -164,7 +167,9 @@ pub(crate) fn summary(view: &ContainerView, now: i64) -> Json {
 }
 
 fn command(view: &ContainerView) -> String {
-    let quoted = view.args.iter().map(|word| if word.contains([' ', '"', '\'']) || word.is_empty() { format!("'{}'", word.replace('\'', "'\"'\"'")) } else { word.clone() });
+    let quoted = view.args.iter().map(|word| {
+        if word.contains([' ', '"', '\'']) || word.is_empty() { format!("'{}'", word.replace('\'', "'\"'\"'")) } else { word.clone() }
+    });
     std::iter::once(view.path.clone()).chain(quoted).collect::<Vec<_>>().join(" ")
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sampan_engine::model::{Config, EndpointRequest, ExecRequest, HealthProbe};
 use sampan_engine::CreateRequest;
+use sampan_engine::model::{Config, EndpointRequest, ExecRequest, HealthProbe};
 use sampan_wire::{FieldError, Fields, Json, object};
 
 use super::set;
@@ -79,7 +79,9 @@ pub(crate) fn config(fields: &Fields) -> Result<Config, FieldError> {
 /// The body of exec create.
 pub(crate) fn exec(fields: &Fields) -> Result<ExecRequest, FieldError> {
     let size = fields.get("ConsoleSize").and_then(serde_json::Value::as_array).cloned();
-    let cell = |list: &[serde_json::Value], index: usize| list.get(index).and_then(serde_json::Value::as_u64).and_then(|value| u16::try_from(value).ok()).unwrap_or(0);
+    let cell = |list: &[serde_json::Value], index: usize| {
+        list.get(index).and_then(serde_json::Value::as_u64).and_then(|value| u16::try_from(value).ok()).unwrap_or(0)
+    };
     Ok(ExecRequest {
         cmd: fields.texts("Cmd")?,
         env: fields.texts("Env")?,
@@ -118,7 +120,10 @@ pub(crate) fn show(config: &Config) -> Json {
     put("Env", Json::list(config.env.iter().cloned()));
     put("Cmd", optional(config.cmd.as_ref()));
     if let Some(probe) = &config.healthcheck {
-        put("Healthcheck", object! { "Test": Json::list(probe.test.iter().cloned()), "Interval": probe.interval, "Timeout": probe.timeout, "Retries": probe.retries });
+        put(
+            "Healthcheck",
+            object! { "Test": Json::list(probe.test.iter().cloned()), "Interval": probe.interval, "Timeout": probe.timeout, "Retries": probe.retries },
+        );
     }
     put("Image", config.image.clone().into());
     put("Volumes", set(config.volumes.iter().cloned()));

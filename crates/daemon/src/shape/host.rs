@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use sampan_engine::model::{
-    BindPropagation, DeviceMapping, HostConfig, LogConfig, MountKind, MountRequest, PortBinding, PortMap, PortSpec, Resources, RestartPolicy, RestartPolicyName, Ulimit,
+    BindPropagation, DeviceMapping, HostConfig, LogConfig, MountKind, MountRequest, PortBinding, PortMap, PortSpec, Resources,
+    RestartPolicy, RestartPolicyName, Ulimit,
 };
 use sampan_wire::{Fields, Json, object};
 
@@ -73,7 +74,10 @@ fn ports(fields: &Fields) -> Result<PortMap, ApiError> {
         let mut bindings = Vec::new();
         for binding in value.as_array().into_iter().flatten() {
             let binding = Fields::new(binding.clone()).map_err(bad_field)?;
-            bindings.push(PortBinding { host_ip: binding.text("HostIp").map_err(bad_field)?, host_port: binding.text("HostPort").map_err(bad_field)? });
+            bindings.push(PortBinding {
+                host_ip: binding.text("HostIp").map_err(bad_field)?,
+                host_port: binding.text("HostPort").map_err(bad_field)?,
+            });
         }
         map.insert(port, bindings);
     }
@@ -86,10 +90,15 @@ pub(crate) fn restart(fields: &Fields) -> Result<RestartPolicy, ApiError> {
         "always" => RestartPolicyName::Always,
         "on-failure" => RestartPolicyName::OnFailure,
         "unless-stopped" => RestartPolicyName::UnlessStopped,
-        other => return Err(ApiError::invalid(format!("invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"))),
+        other => {
+            return Err(ApiError::invalid(format!(
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+            )));
+        }
     };
     let count = fields.number("MaximumRetryCount").map_err(bad_field)?;
-    let maximum_retry_count = u32::try_from(count).map_err(|_| ApiError::invalid("invalid restart policy: maximum retry count cannot be negative"))?;
+    let maximum_retry_count =
+        u32::try_from(count).map_err(|_| ApiError::invalid("invalid restart policy: maximum retry count cannot be negative"))?;
     Ok(RestartPolicy { name, maximum_retry_count })
 }
 
@@ -143,7 +152,14 @@ pub(crate) fn resources(fields: &Fields) -> Result<Resources, ApiError> {
         let ulimits = fields.objects("Ulimits")?;
         let rates = |key: &str| -> Result<Vec<sampan_engine::model::DeviceRate>, sampan_wire::FieldError> {
             let list = fields.objects(key)?;
-            list.iter().map(|rate| Ok(sampan_engine::model::DeviceRate { path: rate.text("Path")?, rate: u64::try_from(rate.number("Rate")?).unwrap_or(0) })).collect()
+            list.iter()
+                .map(|rate| {
+                    Ok(sampan_engine::model::DeviceRate {
+                        path: rate.text("Path")?,
+                        rate: u64::try_from(rate.number("Rate")?).unwrap_or(0),
+                    })
+                })
+                .collect()
         };
         let weights = fields.objects("BlkioWeightDevice")?;
         Ok(Resources {
@@ -154,7 +170,12 @@ pub(crate) fn resources(fields: &Fields) -> Result<Resources, ApiError> {
             blkio_weight: u16::try_from(fields.number("BlkioWeight")?).unwrap_or(u16::MAX),
             blkio_weight_device: weights
                 .iter()
-                .map(|one| Ok(sampan_engine::model::WeightDevice { path: one.text("Path")?, weight: u16::try_from(one.number("Weight")?).unwrap_or(0) }))
+                .map(|one| {
+                    Ok(sampan_engine::model::WeightDevice {
+                        path: one.text("Path")?,
+                        weight: u16::try_from(one.number("Weight")?).unwrap_or(0),
+                    })
+                })
                 .collect::<Result<_, sampan_wire::FieldError>>()?,
             blkio_device_read_bps: rates("BlkioDeviceReadBps")?,
             blkio_device_write_bps: rates("BlkioDeviceWriteBps")?,
@@ -168,7 +189,13 @@ pub(crate) fn resources(fields: &Fields) -> Result<Resources, ApiError> {
             cpuset_mems: fields.text("CpusetMems")?,
             devices: devices
                 .iter()
-                .map(|one| Ok(DeviceMapping { path_on_host: one.text("PathOnHost")?, path_in_container: one.text("PathInContainer")?, cgroup_permissions: one.text("CgroupPermissions")? }))
+                .map(|one| {
+                    Ok(DeviceMapping {
+                        path_on_host: one.text("PathOnHost")?,
+                        path_in_container: one.text("PathInContainer")?,
+                        cgroup_permissions: one.text("CgroupPermissions")?,
+                    })
+                })
                 .collect::<Result<_, sampan_wire::FieldError>>()?,
             device_cgroup_rules: fields.texts("DeviceCgroupRules")?,
             device_requests: fields.get("DeviceRequests").and_then(serde_json::Value::as_array).cloned().unwrap_or_default(),
@@ -177,7 +204,10 @@ pub(crate) fn resources(fields: &Fields) -> Result<Resources, ApiError> {
             memory_swappiness: fields.optional_number("MemorySwappiness")?.filter(|value| *value != -1),
             oom_kill_disable: fields.optional_truth("OomKillDisable")?,
             pids_limit: fields.optional_number("PidsLimit")?,
-            ulimits: ulimits.iter().map(|one| Ok(Ulimit { name: one.text("Name")?, soft: one.number("Soft")?, hard: one.number("Hard")? })).collect::<Result<_, sampan_wire::FieldError>>()?,
+            ulimits: ulimits
+                .iter()
+                .map(|one| Ok(Ulimit { name: one.text("Name")?, soft: one.number("Soft")?, hard: one.number("Hard")? }))
+                .collect::<Result<_, sampan_wire::FieldError>>()?,
         })
     };
     limits().map_err(bad_field)
@@ -209,7 +239,8 @@ pub(crate) fn show(host: &HostConfig, unified: bool) -> Json {
         None if host.privileged => Json::NULL,
         None => Json::list(default),
     };
-    let cgroupns = if host.cgroupns_mode.is_empty() { if unified && !host.privileged { "private" } else { "host" } } else { &host.cgroupns_mode };
+    let cgroupns =
+        if host.cgroupns_mode.is_empty() { if unified && !host.privileged { "private" } else { "host" } } else { &host.cgroupns_mode };
     let mut pairs = object! {
         "Binds": texts(&host.binds),
         "ContainerIDFile": host.container_id_file.clone(),
@@ -243,7 +274,11 @@ pub(crate) fn show(host: &HostConfig, unified: bool) -> Json {
     if !host.tmpfs.is_empty() {
         pairs.push(("Tmpfs".into(), map(&host.tmpfs)));
     }
-    pairs.extend([("UTSMode".to_owned(), host.uts_mode.clone().into()), ("UsernsMode".to_owned(), host.userns_mode.clone().into()), ("ShmSize".to_owned(), host.shm_size.into())]);
+    pairs.extend([
+        ("UTSMode".to_owned(), host.uts_mode.clone().into()),
+        ("UsernsMode".to_owned(), host.userns_mode.clone().into()),
+        ("ShmSize".to_owned(), host.shm_size.into()),
+    ]);
     if !host.sysctls.is_empty() {
         pairs.push(("Sysctls".into(), map(&host.sysctls)));
     }

@@ -51,7 +51,17 @@ mod tests {
 
     #[test]
     fn durations_read_as_docker_writes_them() {
-        for (seconds, text) in [(0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (3599, "59 minutes"), (3600, "About an hour"), (7200, "2 hours"), (86_400 * 3, "3 days"), (86_400 * 20, "2 weeks")] {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (7200, "2 hours"),
+            (86_400 * 3, "3 days"),
+            (86_400 * 20, "2 weeks"),
+        ] {
             assert_eq!(human(seconds), text);
         }
         assert_eq!(time(1_500_000_000), "1970-01-01T00:00:01.5Z");

@@ -48,6 +48,7 @@ impl Engine {
         let request = self.start_request(container)?;
         match self.sandboxes().start(request) {
             Ok(running) => {
+                let id = container.id();
                 let mut facts = container.facts();
                 facts.run += 1;
                 facts.stopping = false;
@@ -59,7 +60,7 @@ impl Engine {
                 state.oom_killed = false;
                 state.has_been_started = true;
                 state.started_at = clock::now_nanos();
-                crate::request::remember_network(state, &running);
+                crate::request::remember_network(state, &id, &running);
                 let stored = self.rows().update_state(&facts.spec.id, &facts.state);
                 drop(facts);
                 self.container_event(container, "start", &[]);

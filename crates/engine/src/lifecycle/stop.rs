@@ -75,6 +75,14 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Conflict`] when it does not run, [`EngineError::Invalid`] for no such signal.
     pub fn kill(&self, name: &str, signal: &str) -> Result<(), EngineError> {
+        self.kill_inner(name, signal).map_err(|error| {
+            let (text, kind) = (error.to_string(), sampan_base::Failure::kind(&error));
+            let text = if text.starts_with("cannot kill container") { text } else { format!("cannot kill container: {name}: {text}") };
+            EngineError::Room { text, kind }
+        })
+    }
+
+    fn kill_inner(&self, name: &str, signal: &str) -> Result<(), EngineError> {
         let number = if signal.is_empty() { SIGKILL } else { signals::parse(signal)? };
         let container = self.table().find(name)?;
         let (id, deadly) = {

@@ -20,9 +20,11 @@ impl Engine {
         let (id, status) = id_and_status(&container);
         match status {
             Status::Running => {}
-            Status::Paused => return Err(EngineError::Conflict(format!("container {name} is already paused"))),
-            Status::Restarting => return Err(EngineError::Conflict(format!("container {name} is restarting, wait until the container is running"))),
-            _ => return Err(EngineError::Conflict(format!("container {name} is not running"))),
+            Status::Paused => return Err(EngineError::Conflict(format!("Container {id} is already paused"))),
+            Status::Restarting => {
+                return Err(EngineError::Conflict(format!("Container {id} is restarting, wait until the container is running")));
+            }
+            _ => return Err(EngineError::Conflict(format!("container {id} is not running"))),
         }
         self.sandboxes().pause(&id).map_err(|error| EngineError::room(&error))?;
         self.set_status(&container, Status::Paused)?;
@@ -38,9 +40,9 @@ impl Engine {
     pub fn unpause(&self, name: &str) -> Result<(), EngineError> {
         let container = self.table().find(name)?;
         let operation = container.begin();
-        let (_, status) = id_and_status(&container);
+        let (id, status) = id_and_status(&container);
         if status != Status::Paused {
-            return Err(EngineError::Conflict(format!("container {name} is not paused")));
+            return Err(EngineError::Conflict(format!("Container {id} is not paused")));
         }
         self.resume_locked(&container)?;
         drop(operation);
@@ -82,7 +84,12 @@ impl Engine {
         if old == new_name {
             return Err(EngineError::Invalid("Renaming a container with the same name as its current name".into()));
         }
-        check_name(new_name)?;
+        check_name(new_name).map_err(|error| {
+            EngineError::Invalid(format!(
+                "Error when allocating new name: {}",
+                error.to_string().replace(&format!("({new_name})"), &format!("(/{new_name})"))
+            ))
+        })?;
         self.table().reserve(new_name, &id).map_err(|owner| name_conflict(new_name, &owner))?;
         let mut spec = container.facts().spec.clone();
         new_name.clone_into(&mut spec.name);
@@ -130,7 +137,9 @@ impl Engine {
         let mut host = container.facts().spec.host.clone();
         if let Some(policy) = restart {
             if host.auto_remove && policy.name != RestartPolicyName::No {
-                return Err(EngineError::Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container".into()));
+                return Err(EngineError::Conflict(
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container".into(),
+                ));
             }
             host.restart_policy = policy;
         }
@@ -160,10 +169,14 @@ impl Engine {
 /// Puts the given limits over the present ones.
 fn overlay(limits: &mut Resources, wish: &Resources) -> Result<(), EngineError> {
     if wish.nano_cpus != 0 && (limits.cpu_period != 0 || limits.cpu_quota != 0) {
-        return Err(EngineError::Invalid("Conflicting options: Nano CPUs cannot be updated as CPU Quota/Period has already been set".into()));
+        return Err(EngineError::Invalid(
+            "Conflicting options: Nano CPUs cannot be updated as CPU Quota/Period has already been set".into(),
+        ));
     }
     if (wish.cpu_period != 0 || wish.cpu_quota != 0) && limits.nano_cpus != 0 {
-        return Err(EngineError::Invalid("Conflicting options: CPU Period/Quota cannot be updated as NanoCPUs has already been set".into()));
+        return Err(EngineError::Invalid(
+            "Conflicting options: CPU Period/Quota cannot be updated as NanoCPUs has already been set".into(),
+        ));
     }
     if wish.memory > limits.memory_swap && limits.memory_swap > 0 && wish.memory_swap == 0 {
         return Err(EngineError::Invalid(

@@ -24,7 +24,8 @@ fn request(protocol: Protocol, host_ip: Ipv4Addr, host: u16, container: u16) -> 
 
 /// A server inside a container's namespace that answers each connection with the peer's address.
 fn serve(netns: &OwnedFd, port: u16) -> std::thread::JoinHandle<()> {
-    let listener = ns::with_netns(netns.as_fd(), || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")).expect("namespace");
+    let listener =
+        ns::with_netns(netns.as_fd(), || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port")).expect("namespace");
     std::thread::spawn(move || {
         while let Ok((mut stream, peer)) = listener.accept() {
             if stream.write_all(peer.ip().to_string().as_bytes()).is_err() || peer.port() == 1 {
@@ -48,7 +49,8 @@ fn published_ports_answer_from_everywhere_they_should() {
         let net = engine();
         let any = Ipv4Addr::UNSPECIFIED;
         let ports = vec![request(Protocol::Tcp, any, 8080, 80), request(Protocol::Tcp, Ipv4Addr::LOCALHOST, 8081, 80)];
-        let (web, endpoint) = net.connect(&EndpointSpec { container: "aaaa1111".into(), name: "web".into(), ports, ..EndpointSpec::default() }).unwrap();
+        let (web, endpoint) =
+            net.connect(&EndpointSpec { container: "aaaa1111".into(), name: "web".into(), ports, ..EndpointSpec::default() }).unwrap();
         let (other, second) = net.connect(&EndpointSpec { container: "bbbb2222".into(), ..EndpointSpec::default() }).unwrap();
         let _server = serve(&web, 80);
         assert_eq!((endpoint.ip.to_string().as_str(), second.ip.to_string().as_str()), ("172.17.0.2", "172.17.0.3"));
@@ -121,7 +123,10 @@ fn taken_ports_are_refused_with_dockers_words() {
         };
         let _first = net.connect(&spec("one", 9000)).unwrap();
         let text = net.connect(&spec("two", 9000)).unwrap_err().to_string();
-        assert_eq!(text, "driver failed programming external connectivity on endpoint two (two): Bind for 127.0.0.1:9000 failed: port is already allocated");
+        assert_eq!(
+            text,
+            "driver failed programming external connectivity on endpoint two (): Bind for 127.0.0.1:9000 failed: port is already allocated"
+        );
         let _foreign = TcpListener::bind((Ipv4Addr::LOCALHOST, 9001)).unwrap();
         let text = net.connect(&spec("three", 9001)).unwrap_err().to_string();
         assert!(text.contains("failed to bind host port for 127.0.0.1:9001:") && text.ends_with("address already in use"), "{text}");

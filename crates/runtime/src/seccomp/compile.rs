@@ -52,10 +52,12 @@ impl Compiled {
 pub fn compile(profile: &Profile) -> Compiled {
     let mut sections: Vec<(u32, Vec<Instruction>)> = Vec::new();
     if cfg!(target_arch = "x86_64") {
-        sections.push((AUDIT_X86_64, section(profile, |name| name.parse::<syscalls::x86_64::Sysno>().ok().map(|number| number.id() as u32))));
+        sections
+            .push((AUDIT_X86_64, section(profile, |name| name.parse::<syscalls::x86_64::Sysno>().ok().map(|number| number.id() as u32))));
         sections.push((AUDIT_I386, section(profile, |name| name.parse::<syscalls::x86::Sysno>().ok().map(|number| number.id() as u32))));
     } else {
-        sections.push((AUDIT_AARCH64, section(profile, |name| name.parse::<syscalls::aarch64::Sysno>().ok().map(|number| number.id() as u32))));
+        sections
+            .push((AUDIT_AARCH64, section(profile, |name| name.parse::<syscalls::aarch64::Sysno>().ok().map(|number| number.id() as u32))));
     }
     let mut out = vec![(LOAD, 0, 0, ARCHITECTURE)];
     for (architecture, body) in sections {

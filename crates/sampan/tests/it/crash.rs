@@ -31,7 +31,10 @@ fn a_killed_shim_takes_its_container_along() {
     drop(world.ok("docker load -q -i box.tar && docker run -d --name one box sleep 100"));
     drop(world.ok("kill -9 $(pgrep -f 'sampan-shim '$(docker ps -q))"));
     assert_eq!(world.ok("docker wait one"), "137");
-    assert_eq!(world.ok("docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}' one"), "exited 137 the container's shim was killed");
+    assert_eq!(
+        world.ok("docker inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}' one"),
+        "exited 137 the container's shim was killed"
+    );
     drop(world.ok("docker start one && docker rm -f one"));
 }
 

@@ -22,12 +22,18 @@ fn run_gives_output_exit_code_and_input() {
 fn a_service_has_limits_a_port_and_a_life() {
     let world = World::with_docker();
     drop(world.ok("docker load -q -i box.tar"));
-    let id = world.ok("docker run -d --name web -p 127.0.0.1:0:8080 --memory 64m --cpus 0.5 --restart on-failure:2 box httpd -f -v -p 8080 -h /etc");
+    let id = world
+        .ok("docker run -d --name web -p 127.0.0.1:0:8080 --memory 64m --cpus 0.5 --restart on-failure:2 box httpd -f -v -p 8080 -h /etc");
     assert_eq!(id.len(), 64);
     let fetched = world.ok("curl -s --retry 20 --retry-delay 0 --retry-connrefused http://$(docker port web 8080)/group");
     assert!(fetched.starts_with("root:x:0:"), "{fetched}");
     drop(world.ok("timeout 20 sh -c 'until docker logs web 2>&1 | grep -q response:200; do :; done'"));
-    assert_eq!(world.ok("docker exec web cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || docker exec web cat /sys/fs/cgroup/memory.max"), "67108864");
+    assert_eq!(
+        world.ok(
+            "docker exec web cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || docker exec web cat /sys/fs/cgroup/memory.max"
+        ),
+        "67108864"
+    );
     assert!(world.ok("docker top web").contains("httpd -f -v"));
     assert!(world.ok("docker stats --no-stream --format '{{.Name}} {{.MemUsage}}' web").contains("/ 64MiB"));
     drop(world.ok("echo data > file; docker cp file web:/tmp/file"));
@@ -44,17 +50,26 @@ fn a_service_has_limits_a_port_and_a_life() {
 fn storage_users_and_rights() {
     let world = World::with_docker();
     drop(world.ok("docker load -q -i box.tar"));
-    assert_eq!(world.ok("docker run --rm -v data:/data box sh -c 'echo kept > /data/f'; docker run --rm -v data:/data:ro box cat /data/f"), "kept");
+    assert_eq!(
+        world.ok("docker run --rm -v data:/data box sh -c 'echo kept > /data/f'; docker run --rm -v data:/data:ro box cat /data/f"),
+        "kept"
+    );
     assert_ne!(world.sh("docker run --rm -v data:/data:ro box touch /data/g").code, 0);
     drop(world.ok("docker run --rm -v $PWD:/here box sh -c 'echo bound > /here/bound'"));
     assert_eq!(world.ok("cat bound"), "bound");
     let line = "docker run --rm --read-only --tmpfs /tmp --user user --cap-drop ALL --security-opt no-new-privileges --network none --init box \
                 sh -c 'id -un; touch /tmp/x && echo written; touch /x 2>/dev/null || echo refused; ip -o link | wc -l; grep CapBnd /proc/self/status'";
     assert_eq!(world.ok(line), "user\nwritten\nrefused\n1\nCapBnd:\t0000000000000000");
-    assert_eq!(world.ok("docker run --rm box grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status"), "CapEff:\t00000000a80425fb\nNoNewPrivs:\t0\nSeccomp:\t2");
+    assert_eq!(
+        world.ok("docker run --rm box grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status"),
+        "CapEff:\t00000000a80425fb\nNoNewPrivs:\t0\nSeccomp:\t2"
+    );
     drop(world.ok("docker run -d --name one box sleep 100"));
     // An exec is confined as process 1 is (libcontainer 0.7 gave it no filter).
-    assert_eq!(world.ok("docker exec one grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status"), "CapEff:\t00000000a80425fb\nNoNewPrivs:\t0\nSeccomp:\t2");
+    assert_eq!(
+        world.ok("docker exec one grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status"),
+        "CapEff:\t00000000a80425fb\nNoNewPrivs:\t0\nSeccomp:\t2"
+    );
     assert_eq!(world.ok("docker run --rm --user user box sh -c 'echo again > /dev/stdout'"), "again", "pipes belong to the user");
     let disk = world.sh("docker run --rm box sh -c 'mknod /tmp/disk b 254 0 && cat /tmp/disk'");
     assert!(disk.code != 0 && disk.stderr.contains("Operation not permitted"), "{disk:?}");
@@ -77,8 +92,13 @@ fn images_are_made_saved_and_removed() {
     assert_eq!(world.ok("docker images -q --no-trunc box:data"), id, "the same image comes back");
     drop(world.ok("docker import -c 'CMD [\"echo\",\"imported\"]' rootfs.tar imp:1"));
     assert_eq!(world.ok("docker run --rm imp:1"), "imported");
-    assert_eq!(world.ok("docker create --name two imp:1 >/dev/null; docker export two | tar -t | grep -c '^bin/'"), world.ok("tar -tf rootfs.tar | grep -c '^bin/'"));
-    assert!(world.sh("docker rmi imp:1").stderr.contains("conflict: unable to remove repository reference \"imp:1\" (must force) - container"));
+    assert_eq!(
+        world.ok("docker create --name two imp:1 >/dev/null; docker export two | tar -t | grep -c '^bin/'"),
+        world.ok("tar -tf rootfs.tar | grep -c '^bin/'")
+    );
+    assert!(
+        world.sh("docker rmi imp:1").stderr.contains("conflict: unable to remove repository reference \"imp:1\" (must force) - container")
+    );
     drop(world.ok("docker rm one two && docker rmi imp:1 box:data box"));
     assert_eq!(world.ok("docker images -aq"), "");
 }

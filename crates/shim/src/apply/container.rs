@@ -118,7 +118,10 @@ fn prepare(plan: &Plan, descriptors: Descriptors, parent: &OwnedFd) -> Result<()
     let special = mounts::apply(plan, root.as_fd())?;
     let terminal = devices::apply(plan, root.as_fd(), &special)?;
     if plan.create_cwd && !plan.process.cwd.is_empty() && plan.process.cwd != "/" {
-        place::make_directory(root.as_fd(), &plan.process.cwd).map_err(Fault::new(Stage::Cwd {}, &plan.process.cwd))?;
+        let made = place::make_directory(root.as_fd(), &plan.process.cwd);
+        let made =
+            made.and_then(|place| if place::is_directory(place.as_fd())? { Ok(()) } else { Err(std::io::ErrorKind::NotADirectory.into()) });
+        made.map_err(Fault::new(Stage::Cwd {}, format!("mkdir:{}", plan.process.cwd)))?;
     }
     set_names(plan, special.proc.as_ref())?;
     masks::apply(plan, root.as_fd())?;
@@ -137,7 +140,8 @@ fn prepare(plan: &Plan, descriptors: Descriptors, parent: &OwnedFd) -> Result<()
 
 /// Attaches the detached root where only this namespace sees it, and opens it.
 fn attach_root<'a>(plan: &Plan, root: &'a OwnedFd) -> Result<BorrowedRoot<'a>, Fault> {
-    let spread = if plan.root_slave { sampan_sys::mount::make_slave_recursive(c"/") } else { sampan_sys::mount::make_private_recursive(c"/") };
+    let spread =
+        if plan.root_slave { sampan_sys::mount::make_slave_recursive(c"/") } else { sampan_sys::mount::make_private_recursive(c"/") };
     spread.map_err(Fault::new(Stage::Mount {}, "/"))?;
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
     let place = rustix::fs::open(&plan.root_place, flags, rustix::fs::Mode::empty());
@@ -160,10 +164,12 @@ fn set_names(plan: &Plan, proc: Option<&OwnedFd>) -> Result<(), Fault> {
         rustix::system::sethostname(plan.hostname.as_bytes()).map_err(|error| Fault::new(Stage::Sysctl {}, "hostname")(error.into()))?;
     }
     if !plan.domainname.is_empty() {
-        rustix::system::setdomainname(plan.domainname.as_bytes()).map_err(|error| Fault::new(Stage::Sysctl {}, "domainname")(error.into()))?;
+        rustix::system::setdomainname(plan.domainname.as_bytes())
+            .map_err(|error| Fault::new(Stage::Sysctl {}, "domainname")(error.into()))?;
     }
     for (key, value) in &plan.sysctls {
-        let path = std::ffi::CString::new(format!("sys/{key}")).map_err(|_| Fault { stage: Stage::Sysctl {}, errno: 22, detail: key.clone() })?;
+        let path =
+            std::ffi::CString::new(format!("sys/{key}")).map_err(|_| Fault { stage: Stage::Sysctl {}, errno: 22, detail: key.clone() })?;
         let Some(proc) = proc else { return Err(Fault { stage: Stage::Sysctl {}, errno: 2, detail: key.clone() }) };
         place::write_beneath(proc, &path, value.as_bytes()).map_err(Fault::new(Stage::Sysctl {}, key))?;
     }
@@ -173,7 +179,8 @@ fn set_names(plan: &Plan, proc: Option<&OwnedFd>) -> Result<(), Fault> {
 fn enter_root(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Fault> {
     if plan.root_readonly {
         let readonly = sampan_sys::mount::Attributes::RDONLY;
-        sampan_sys::mount::set_attributes(root, readonly, sampan_sys::mount::Attributes::empty(), None, false).map_err(Fault::new(Stage::Mount {}, "/"))?;
+        sampan_sys::mount::set_attributes(root, readonly, sampan_sys::mount::Attributes::empty(), None, false)
+            .map_err(Fault::new(Stage::Mount {}, "/"))?;
     }
     rustix::process::fchdir(root).map_err(|error| Fault::new(Stage::Mount {}, "/")(error.into()))?;
     sampan_sys::mount::pivot_to_current_directory().map_err(Fault::new(Stage::Mount {}, "pivot_root"))

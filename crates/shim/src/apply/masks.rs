@@ -40,7 +40,11 @@ fn readonly(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
 fn mask(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
     let found = place::open_plain(root, path)?;
     let cover = if place::is_directory(found.as_fd())? {
-        mount::new_filesystem(c"tmpfs", &[(c"nr_inodes", Some(c"1")), (c"size", Some(c"4k")), (c"mode", Some(c"0555"))], Attributes::RDONLY)?
+        mount::new_filesystem(
+            c"tmpfs",
+            &[(c"nr_inodes", Some(c"1")), (c"size", Some(c"4k")), (c"mode", Some(c"0555"))],
+            Attributes::RDONLY,
+        )?
     } else {
         mount::clone_tree(null_device()?.as_fd(), c"", false)?
     };

@@ -39,7 +39,8 @@ pub fn exec(init: &OwnedFd, namespaces: u64, cgroup_plan: &CgroupPlan, plan: &Pr
     ns::enter_process(init.as_fd(), NewNamespaces::PID).map_err(Fault::new(Stage::Namespace {}, "pid"))?;
     let (ours, theirs) = sock::pair().map_err(Fault::new(Stage::Stdio {}, "socketpair"))?;
     let birth_place = cgroup::birth_place(cgroup_plan)?;
-    let forked = process::fork(NewNamespaces::empty(), birth_place.as_ref().map(OwnedFd::as_fd)).map_err(Fault::new(Stage::Namespace {}, "clone3"))?;
+    let forked = process::fork(NewNamespaces::empty(), birth_place.as_ref().map(OwnedFd::as_fd))
+        .map_err(Fault::new(Stage::Namespace {}, "clone3"))?;
     match forked {
         Forked::Child => {
             drop(ours);
@@ -81,7 +82,8 @@ fn exec_child(init: &OwnedFd, namespaces: NewNamespaces, plan: &ProcessPlan, std
             Stdio::Terminal => {
                 let (master, slave) = devices::open_terminal_inside().map_err(Fault::new(Stage::Stdio {}, "terminal"))?;
                 take_terminal(&slave, plan)?;
-                sock::send(parent.as_fd(), &flat::encode(&Reply::Done {}), &[master.as_fd()]).map_err(Fault::new(Stage::Stdio {}, "terminal"))
+                sock::send(parent.as_fd(), &flat::encode(&Reply::Done {}), &[master.as_fd()])
+                    .map_err(Fault::new(Stage::Stdio {}, "terminal"))
             }
         }
     };
@@ -144,7 +146,11 @@ pub(crate) fn become_process(plan: &ProcessPlan) -> Result<Infallible, Fault> {
 /// A working directory outside the root would be a way out (CVE-2024-21626).
 fn verify_cwd() -> Result<(), Fault> {
     let cwd = rustix::process::getcwd(Vec::new()).map_err(|error| Fault::new(Stage::Cwd {}, "getcwd")(error.into()))?;
-    if cwd.as_bytes().starts_with(b"/") { Ok(()) } else { Err(Fault { stage: Stage::Cwd {}, errno: 2, detail: "outside of the container's root".into() }) }
+    if cwd.as_bytes().starts_with(b"/") {
+        Ok(())
+    } else {
+        Err(Fault { stage: Stage::Cwd {}, errno: 2, detail: "outside of the container's root".into() })
+    }
 }
 
 /// Runs a program found as a shell finds it: a name with a slash as it is, else the directories of PATH in turn.
@@ -153,7 +159,9 @@ pub fn exec_in_path(arguments: &[CString], environment: &[CString], path: Option
     const DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let Some(name) = arguments.first() else { return io::Error::from_raw_os_error(2) };
     if name.as_bytes().contains(&b'/') {
-        return process::exec(name, arguments, environment);
+        let error = process::exec(name, arguments, environment);
+        let is_directory = rustix::fs::stat(name).is_ok_and(|facts| rustix::fs::FileType::from_raw_mode(facts.st_mode).is_dir());
+        return if is_directory { io::Error::from_raw_os_error(21) } else { error };
     }
     let not_found = || io::Error::from_raw_os_error(2);
     if name.is_empty() {
@@ -179,7 +187,9 @@ pub fn exec_in_path(arguments: &[CString], environment: &[CString], path: Option
 }
 
 fn strings(list: &[String]) -> Result<Vec<CString>, Fault> {
-    list.iter().map(|text| CString::new(text.as_str()).map_err(|_| Fault { stage: Stage::Plan {}, errno: 22, detail: "a zero byte".into() })).collect()
+    list.iter()
+        .map(|text| CString::new(text.as_str()).map_err(|_| Fault { stage: Stage::Plan {}, errno: 22, detail: "a zero byte".into() }))
+        .collect()
 }
 
 /// Sets the out-of-memory score; lowering it needs CAP_SYS_RESOURCE, without which it stays.

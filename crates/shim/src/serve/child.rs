@@ -211,7 +211,9 @@ impl Child {
             }
         }
         if self.close_after_input {
-            if self.terminal && let Some(stdin) = &self.ours.stdin {
+            if self.terminal
+                && let Some(stdin) = &self.ours.stdin
+            {
                 // On a terminal the end of input is a character.
                 let _best_effort = rustix::io::write(stdin, &[4]);
             }

@@ -49,7 +49,16 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(connection: OwnedFd) -> io::Result<Self> {
-        Ok(Self { connection: Some(connection), listener: None, plan: None, log: None, children: Vec::new(), exit: None, forgotten: false, buffer: Vec::new() })
+        Ok(Self {
+            connection: Some(connection),
+            listener: None,
+            plan: None,
+            log: None,
+            children: Vec::new(),
+            exit: None,
+            forgotten: false,
+            buffer: Vec::new(),
+        })
     }
 
     pub(super) fn run(mut self) -> io::Result<()> {
@@ -229,7 +238,9 @@ impl Server {
     fn answer(&mut self, message: &[u8], fds: Vec<OwnedFd>) {
         let Ok(numbered) = flat::decode::<Numbered>(message) else { return };
         let reply = match flat::decode::<Request>(&numbered.body) {
-            Ok(request) => self.perform(request, fds).unwrap_or_else(|Fault { stage, errno, detail }| Reply::Failed { stage, errno, detail }),
+            Ok(request) => {
+                self.perform(request, fds).unwrap_or_else(|Fault { stage, errno, detail }| Reply::Failed { stage, errno, detail })
+            }
             Err(_) => Reply::Failed { stage: Stage::Plan {}, errno: 22, detail: "malformed request".into() },
         };
         self.send(numbered.number, &reply);
@@ -347,7 +358,8 @@ fn make_clients(streams: &[Streams], fds: impl Iterator<Item = OwnedFd>, raw: bo
 fn read_plan<T: flat::Flat>(fd: Option<OwnedFd>) -> Result<T, Fault> {
     let fd = fd.ok_or_else(|| fault(Stage::Plan {}, "no plan"))?;
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(std::fs::File::from(fd), MAX_PLAN), &mut bytes).map_err(Fault::new(Stage::Plan {}, "read"))?;
+    io::Read::read_to_end(&mut io::Read::take(std::fs::File::from(fd), MAX_PLAN), &mut bytes)
+        .map_err(Fault::new(Stage::Plan {}, "read"))?;
     flat::decode(&bytes).map_err(|error| fault(Stage::Plan {}, &error.to_string()))
 }
 
@@ -358,7 +370,8 @@ fn wait_for(sources: &[(Source, BorrowedFd<'_>, EventFlags)], wait: Option<Durat
         epoll::add(&set, fd, EventData::new_u64(index), *flags)?;
     }
     let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 32];
-    let timeout = wait.map(|wait| rustix::event::Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: i64::from(wait.subsec_nanos()) + 1_000_000 });
+    let timeout = wait
+        .map(|wait| rustix::event::Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: i64::from(wait.subsec_nanos()) + 1_000_000 });
     let timeout = timeout.map(|mut time| {
         if time.tv_nsec >= 1_000_000_000 {
             time.tv_sec += 1;
