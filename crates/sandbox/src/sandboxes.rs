@@ -509,5 +509,16 @@ fn resolv_conf(request: &StartRequest) -> String {
             let _infallible = writeln!(out, "{key} {value}");
         }
     }
+    let [own_servers, own_search, own_options] = &request.dns;
+    out.push_str("\n# Based on host file: '/etc/resolv.conf' (legacy)\n");
+    let overrides: Vec<&str> = [("nameservers", own_servers), ("search", own_search), ("options", own_options)]
+        .into_iter()
+        .filter(|(_, list)| !list.is_empty())
+        .map(|(name, _)| name)
+        .collect();
+    let _infallible = writeln!(out, "# Overrides: [{}]", overrides.join(" "));
+    if own_options.iter().any(|option| option.starts_with("ndots:")) {
+        out.push_str("# Option ndots from: override\n");
+    }
     out
 }
