@@ -263,6 +263,19 @@ pub fn prepare_parent(host: &Host, parent: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Ids of the processes in a cgroup directory and below it. One that is gone has none.
+#[must_use]
+pub fn processes(directory: &Path) -> Vec<u32> {
+    let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    let mut found: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(processes(&entry.path()));
+        }
+    }
+    found
+}
+
 /// Removes a container's cgroups; one that still holds dying processes is tried again for a moment.
 pub fn remove(host: &Host, path: &str) {
     let directories: Vec<_> = if host.unified {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -314,12 +314,11 @@ impl Sandboxes {
         Counters::read(&self.host, &self.cgroup(id), pid)
     }
 
-    /// Process ids of a container, as the host sees them.
+    /// Process ids of a container, as the host sees them; those in cgroups that it made itself too.
     #[must_use]
     pub fn processes(&self, id: &str) -> Vec<u32> {
         let controller = if self.host.unified { "" } else { "pids" };
-        let path = self.host.cgroup_directory(controller, &self.cgroup(id)).join("cgroup.procs");
-        std::fs::read_to_string(path).unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+        cgroups::processes(&self.host.cgroup_directory(controller, &self.cgroup(id)))
     }
 
     /// Takes over a container that an earlier daemon started. `options` are what it was started with.
@@ -351,12 +350,20 @@ impl Sandboxes {
         }
     }
 
-    /// Kills everything in a container's cgroup: for when its shim is gone.
+    /// Kills everything in a container's cgroup: for when its shim is gone. What forks meanwhile is caught by the next round.
     pub fn kill_all(&self, id: &str) {
-        for pid in self.processes(id) {
-            if let Ok(pidfd) = sampan_sys::process::pidfd_open(pid) {
-                drop(sampan_sys::process::send_signal(pidfd.as_fd(), 9));
+        for _ in 0..16 {
+            let processes = self.processes(id);
+            if processes.is_empty() {
+                return;
             }
+            for pid in processes {
+                if let Ok(pidfd) = sampan_sys::process::pidfd_open(pid) {
+                    drop(sampan_sys::process::send_signal(pidfd.as_fd(), 9));
+                }
+            }
+            // A frozen process of v1 dies only when it is thawed; a container that is not frozen does not mind.
+            drop(self.freeze(id, false));
         }
     }
 
@@ -412,17 +419,23 @@ fn keep_init(data_root: &Path) -> io::Result<PathBuf> {
 
 /// Looks a user up in a container's root.
 fn resolve_user(root: &OwnedFd, user: &str, groups: &[String]) -> Result<User, StartError> {
-    let text = |path: &[u8]| {
-        const LIMIT: u64 = 8 << 20;
-        let mut text = String::new();
-        // An image without these files, or with something else there, has no users.
-        if let Ok(file) = dir::open_in(root.as_fd(), path, OFlags::RDONLY | OFlags::NONBLOCK) {
-            drop(File::from(file).take(LIMIT).read_to_string(&mut text));
-        }
-        text
-    };
+    // An image without these files, or with something else there, has no users.
+    let text = |path: &[u8]| read_regular(root, path).unwrap_or_default();
     users::resolve(user, groups, &text(b"etc/passwd"), &text(b"etc/group"))
         .map_err(|error| StartError::other(error.to_string(), ErrorKind::Invalid))
+}
+
+/// Reads a small text inside a container's root. It is looked at before it is opened: opening a device or a pipe of a hostile image
+/// could do something.
+fn read_regular(root: &OwnedFd, path: &[u8]) -> io::Result<String> {
+    const LIMIT: u64 = 8 << 20;
+    let place = dir::open_in(root.as_fd(), path, OFlags::PATH)?;
+    if !rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode).is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Vec::new();
+    File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))?.take(LIMIT).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Adds what every process has: PATH first, HOME last.

@@ -127,9 +127,10 @@ pub fn exit_now(code: i32) -> ! {
 /// # Errors
 /// What posix_spawn(3) or pidfd_open(2) say.
 pub fn spawn(program: BorrowedFd<'_>, arguments: &[CString], descriptors: &[BorrowedFd<'_>]) -> io::Result<(u32, OwnedFd)> {
-    let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
-    // Copies above the target range, so that no target overwrites a source.
+    // Copies above the target range, so that no target overwrites a source or the program.
     let count = i32::try_from(descriptors.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let program = rustix::io::fcntl_dupfd_cloexec(program, count.max(3))?;
+    let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
     let copies = descriptors.iter().map(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, count.max(3))?)).collect::<io::Result<Vec<_>>>()?;
     let mut actions = SpawnActions::new()?;
     for (target, copy) in (0..).zip(&copies) {
