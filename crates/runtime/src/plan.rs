@@ -17,7 +17,7 @@ pub enum PlanError {
     #[error(transparent)]
     Seccomp(#[from] ProfileError),
     /// A kernel parameter that is not the container's own.
-    #[error("sysctl '{0}' is not allowed{1}")]
+    #[error("sysctl \"{0}\" {1}")]
     Sysctl(String, &'static str),
 }
 
@@ -179,14 +179,14 @@ fn sysctls(options: &Options) -> Result<Vec<(String, String)>, PlanError> {
         let key = key.replace('/', ".");
         if key.starts_with("net.") {
             if options.net == Namespace::Host {
-                return Err(PlanError::Sysctl(key, " in host network namespace"));
+                return Err(PlanError::Sysctl(key, "not allowed in host network namespace"));
             }
         } else if IPC.contains(&key.as_str()) || key.starts_with("fs.mqueue.") {
             if options.ipc == Namespace::Host {
-                return Err(PlanError::Sysctl(key, " in host ipc namespace"));
+                return Err(PlanError::Sysctl(key, "is not allowed in the hosts ipc namespace"));
             }
         } else if key != "kernel.domainname" || options.uts == Namespace::Host {
-            return Err(PlanError::Sysctl(key, ""));
+            return Err(PlanError::Sysctl(key, "is not in a separate kernel namespace"));
         }
         out.push((key.replace('.', "/"), value.clone()));
     }
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn parameters_of_the_host_are_refused() {
         let options = Options { sysctls: vec![("kernel.panic".into(), "1".into())], net: Namespace::Join, ..Options::default() };
-        assert_eq!(container(&options, &host()).unwrap_err().to_string(), "sysctl 'kernel.panic' is not allowed");
+        assert_eq!(container(&options, &host()).unwrap_err().to_string(), "sysctl \"kernel.panic\" is not in a separate kernel namespace");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Why a process did not start, in Docker's words, decided by step and errno alone.
 
-use sampan_base::ErrorKind;
+use sampan_base::{ErrorKind, Failure as _};
+use sampan_runtime::plan::PlanError;
+use sampan_runtime::seccomp::ProfileError;
 use sampan_runtime::shims::ShimError;
 use sampan_shim::protocol::Stage;
 
@@ -52,6 +54,14 @@ impl StartError {
         Self { text, exit_code, kind }
     }
 
+    /// A wish that the runtime refuses before anything is made.
+    pub(crate) fn plan(error: &PlanError) -> Self {
+        const RUNTIME: &str =
+            "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: ";
+        let by_runtime = matches!(error, PlanError::Sysctl(..) | PlanError::Seccomp(ProfileError::Unknown { .. }));
+        Self::other(if by_runtime { format!("{RUNTIME}{error}") } else { error.to_string() }, error.kind())
+    }
+
     /// The failure of an exec.
     pub(crate) fn exec(error: ShimError, program: &str) -> Self {
         let (inner, exit_code, kind) = describe(error, program, "");
@@ -93,8 +103,16 @@ fn describe(error: ShimError, program: &str, place: &str) -> (String, i32, Error
             let code = if matches!(errno, ENOENT | ENOTDIR) { 127 } else { 128 };
             (format!("{place}error mounting to rootfs at \"{detail}\": {reason}"), code, ErrorKind::Invalid)
         }
-        Stage::Limit {} => (format!("{place}error setting rlimit type {detail}: {reason}"), 128, ErrorKind::Internal),
-        Stage::Sysctl {} => (format!("{place}open /proc/sys/{detail}: {reason}"), 128, ErrorKind::Invalid),
+        Stage::Limit {} => (
+            format!("{place}error setting rlimits for ready process: error setting rlimit type {detail}: {reason}"),
+            128,
+            ErrorKind::Internal,
+        ),
+        Stage::Sysctl {} => {
+            let key = detail.replace('/', ".");
+            let step = if errno == ENOENT { format!("open sysctl {key} file") } else { format!("failed to write sysctl {key}") };
+            (format!("{place}{step}: {reason}"), if errno == ENOENT { 127 } else { 128 }, ErrorKind::Invalid)
+        }
         Stage::Cgroup {} => {
             (format!("error setting cgroup config for procHooks process: failed to write {detail}: {reason}"), 128, ErrorKind::Internal)
         }

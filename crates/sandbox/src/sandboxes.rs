@@ -134,7 +134,7 @@ impl Sandboxes {
         options.net = if request.network == Network::Host { Namespace::Host } else { Namespace::Join };
         options.init = request.init.then(|| self.init.display().to_string());
         let joins = open_joins(options, request.joins, netns).map_err(internal("open the namespaces of another container"))?;
-        let plan = plan::container(options, &self.host).map_err(|error| StartError::other(error.to_string(), error.kind()))?;
+        let plan = plan::container(options, &self.host).map_err(|error| StartError::plan(&error))?;
         drop(std::fs::remove_file(request.folder.join("exit")));
         let program = options.arguments.first().cloned().unwrap_or_default();
         let borrowed: Vec<BorrowedFd<'_>> = joins.iter().map(OwnedFd::as_fd).collect();
@@ -218,7 +218,7 @@ impl Sandboxes {
             options.environment.retain(|line| !line.starts_with("HOME="));
         }
         complete_environment(&mut options);
-        let process = plan::process(&options, &self.host).map_err(|error| StartError::other(error.to_string(), error.kind()))?;
+        let process = plan::process(&options, &self.host).map_err(|error| StartError::plan(&error))?;
         let program = options.arguments.first().cloned().unwrap_or_default();
         self.shims.exec(id, exec, &process, attachments).map_err(|error| StartError::exec(error, &program))
     }

@@ -114,13 +114,16 @@ pub enum ProfileError {
     #[error("decoding seccomp profile failed: {0}")]
     Malformed(String),
     /// A name of an action or operator that does not exist.
-    #[error("decoding seccomp profile failed: unknown {what} \"{name}\"")]
+    #[error("string {name} is not a valid {what} for seccomp")]
     Unknown {
         /// `action` or `operator`.
         what: &'static str,
         /// As written.
         name: String,
     },
+    /// A rule in both the old and the new form.
+    #[error("both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'")]
+    BothNames,
     /// An action that needs a listener.
     #[error("not supported: seccomp action {0}")]
     Unsupported(String),
@@ -186,6 +189,9 @@ impl Profile {
         for rule in profile.syscalls {
             if !rule.includes.holds(facts) || rule.excludes.hits(facts) {
                 continue;
+            }
+            if !rule.name.is_empty() && !rule.names.is_empty() {
+                return Err(ProfileError::BothNames);
             }
             let mut names = rule.names;
             names.extend(Some(rule.name).filter(|name| !name.is_empty()));

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use sampan_runtime::cgroups::Limits;
 use sampan_runtime::options::Options;
-use sampan_runtime::plan;
 use sampan_runtime::{Host, caps};
 use sampan_sandbox::{Adopted, Network, Running, SandboxConfig, SandboxEvent, Sandboxes, StartError, StartRequest, Streams};
 use sampan_sys::process;
@@ -183,7 +182,10 @@ fn starts_that_fail_say_what_docker_says_and_leave_nothing() {
     let missing = fail("f1", "", &["nosuch"]);
     assert_eq!((missing.to_string(), missing.exit_code()), (format!("{start}exec: \"nosuch\": executable file not found in $PATH"), 127));
     let missing = fail("f2", "", &["/nosuch"]);
-    assert_eq!((missing.to_string(), missing.exit_code()), (format!("{start}exec: \"/nosuch\": stat /nosuch: no such file or directory"), 127));
+    assert_eq!(
+        (missing.to_string(), missing.exit_code()),
+        (format!("{start}exec: \"/nosuch\": stat /nosuch: no such file or directory"), 127)
+    );
     let denied = fail("f3", "", &["/etc/passwd"]);
     assert_eq!((denied.to_string(), denied.exit_code()), (format!("{start}exec: \"/etc/passwd\": permission denied"), 126));
     assert_eq!(fail("f4", "nosuch", &["true"]).to_string(), "unable to find user nosuch: no matching entries in passwd file");
@@ -324,8 +326,21 @@ fn a_container_does_not_outlive_its_shim_even_frozen() {
 }
 
 #[test]
-fn what_cannot_be_applied_is_refused_before_anything_starts() {
-    let host = Host::detect();
-    let options = Options { sysctls: vec![("kernel.panic".into(), "1".into())], ..Options::default() };
-    assert!(plan::container(&options, &host).is_err());
+fn wishes_that_would_change_the_host_are_refused_in_the_runtimes_words() {
+    let place = Place::new();
+    let (sandboxes, _events) = place.daemon();
+    let fail = |id: &str, change: &dyn Fn(&mut Options)| {
+        let mut request = place.request(id, &["true"]);
+        change(&mut request.options);
+        let text = sandboxes.start(request).unwrap_err().to_string();
+        text.rsplit_once("runc create failed: ").map_or(text.clone(), |(_, rest)| rest.to_owned())
+    };
+    let kernel = fail("w1", &|options| options.sysctls = vec![("kernel.panic".into(), "1".into())]);
+    assert_eq!(kernel, "sysctl \"kernel.panic\" is not in a separate kernel namespace");
+    let limit = fail("w2", &|options| options.ulimits = vec![(7, u64::MAX - 1, u64::MAX - 1)]);
+    let start = "unable to start container process: error during container init: ";
+    assert_eq!(limit, format!("{start}error setting rlimits for ready process: error setting rlimit type 7: operation not permitted"));
+    let profile = r#"{"defaultAction":"SCMP_ACT_FOO"}"#;
+    let action = fail("w3", &|options| options.seccomp = sampan_runtime::options::Seccomp::Json(profile.into()));
+    assert_eq!(action, "string SCMP_ACT_FOO is not a valid action for seccomp");
 }
