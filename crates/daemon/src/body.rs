@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
+use sampan_wire::Fields;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::respond::{ApiError, Body};
@@ -15,6 +16,26 @@ use crate::respond::{ApiError, Body};
 const MAX_JSON: usize = 8 << 20;
 /// Pieces under way between the two sides.
 const DEPTH: usize = 16;
+
+/// Reads a request's JSON document. Only `application/json` is taken; an empty body needs no type.
+pub(crate) async fn json_body(request: http::Request<Incoming>) -> Result<Fields, ApiError> {
+    let kind = request.headers().get(http::header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let bytes = collect(request.into_body()).await?;
+    check_type(kind.as_deref(), bytes.is_empty())?;
+    crate::query::parse_body(&bytes)
+}
+
+fn check_type(kind: Option<&str>, is_empty: bool) -> Result<(), ApiError> {
+    let Some(kind) = kind else {
+        return if is_empty { Ok(()) } else { Err(ApiError::invalid("malformed Content-Type header (): mime: no media type")) };
+    };
+    let media = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media.as_str() {
+        "application/json" => Ok(()),
+        "" => Err(ApiError::invalid(format!("malformed Content-Type header ({kind}): mime: no media type"))),
+        other => Err(ApiError::invalid(format!("unsupported Content-Type header ({other}): must be 'application/json'"))),
+    }
+}
 
 /// Reads a small body whole.
 pub(crate) async fn collect(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
@@ -125,5 +146,20 @@ impl Write for BodyWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_type;
+
+    #[test]
+    fn only_json_is_taken() {
+        let message = |kind| check_type(kind, false).map_err(|error| error.message);
+        assert_eq!(message(Some("application/json")), Ok(()));
+        assert_eq!(message(Some("Application/JSON; charset=utf-8")), Ok(()));
+        assert_eq!(message(Some("text/plain")).unwrap_err(), "unsupported Content-Type header (text/plain): must be 'application/json'");
+        assert_eq!(message(Some("")).unwrap_err(), "malformed Content-Type header (): mime: no media type");
+        assert!(message(None).is_err() && check_type(None, true).is_ok());
     }
 }

@@ -26,6 +26,8 @@ pub(crate) fn join(upgrade: OnUpgrade, headers: &HeaderMap, socket: OwnedFd, tty
     if asked {
         response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
         response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("tcp"));
+        // The reason phrase is the original's; some clients print it.
+        response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b"UPGRADED"));
     }
     if !asked {
         return response;

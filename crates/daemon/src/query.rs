@@ -132,6 +132,7 @@ pub(crate) fn parse_body(bytes: &[u8]) -> Result<Fields, ApiError> {
     let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
     let first = match values.next() {
         None => return Err(ApiError::invalid("invalid JSON: got EOF while reading request body")),
+        Some(Err(error)) if error.is_eof() => return Err(ApiError::invalid("invalid JSON: unexpected EOF")),
         Some(Err(error)) => return Err(ApiError::invalid(format!("invalid JSON: {error}"))),
         Some(Ok(value)) => value,
     };

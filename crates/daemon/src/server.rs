@@ -10,12 +10,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sampan_engine::Engine;
-use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
 
 use crate::respond::{ApiError, Body};
 use crate::routes;
 use crate::{API, MIN_API, VERSION};
+
+/// How long requests under way may take to finish when the server ends.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Where to listen.
 #[derive(Debug)]
@@ -61,18 +64,24 @@ pub(crate) struct Call {
 pub async fn serve(config: ServerConfig) -> std::io::Result<()> {
     let context = Arc::new(Context { engine: config.engine, version: config.version, shutdown: config.shutdown.clone() });
     let mut tasks = Vec::new();
+    let (open, mut all_closed) = mpsc::channel::<()>(1);
     for Listener::Unix(listener) in config.listeners {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        tasks.push(tokio::spawn(accept(listener, Arc::clone(&context), config.shutdown.clone())));
+        tasks.push(tokio::spawn(accept(listener, Arc::clone(&context), config.shutdown.clone(), open.clone())));
     }
     for task in tasks {
         drop(task.await);
     }
+    // Every connection holds a sender; followers of logs and events may never end on their own.
+    drop(open);
+    if tokio::time::timeout(GRACE, all_closed.recv()).await.is_err() {
+        tracing::info!("open connections are cut off");
+    }
     Ok(())
 }
 
-async fn accept(listener: UnixListener, context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
+async fn accept(listener: UnixListener, context: Arc<Context>, mut shutdown: watch::Receiver<bool>, open: mpsc::Sender<()>) {
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -85,15 +94,35 @@ async fn accept(listener: UnixListener, context: Arc<Context>, mut shutdown: wat
             },
             _ = shutdown.changed() => return,
         };
-        let context = Arc::clone(&context);
+        let (context, shutdown, open) = (Arc::clone(&context), shutdown.clone(), open.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&context), request));
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60)).max_buf_size(256 * 1024).half_close(true);
-            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
-                tracing::debug!(%error, "connection");
-            }
+            connection(stream, context, shutdown).await;
+            drop(open);
         });
+    }
+}
+
+/// One client's connection, until it ends or the server does: then the answer under way is finished.
+async fn connection(stream: UnixStream, context: Arc<Context>, mut shutdown: watch::Receiver<bool>) {
+    let service = service_fn(move |request| answer(Arc::clone(&context), request));
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(60))
+        .max_buf_size(256 * 1024)
+        .half_close(true)
+        .title_case_headers(true);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        _ = shutdown.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection");
     }
 }
 
@@ -141,9 +170,8 @@ fn call(request: Request<Incoming>) -> Result<Call, ApiError> {
 fn version(path: &str) -> Result<((u32, u32), &str), ApiError> {
     let Some(rest) = path.strip_prefix("/v") else { return Ok((API, path)) };
     let (word, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let Some((major, minor)) =
-        word.split_once('.').and_then(|(major, minor)| Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?)))
-    else {
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
+    let Some((major, minor)) = word.split_once('.').and_then(|(major, minor)| Some((number(major)?, number(minor)?))) else {
         return Ok((API, path));
     };
     if (major, minor) < MIN_API {
@@ -173,6 +201,8 @@ mod tests {
     fn versions_are_negotiated() {
         assert_eq!(version("/v1.41/containers/json").unwrap(), ((1, 41), "/containers/json"));
         assert_eq!(version("/volumes").unwrap(), ((1, 51), "/volumes"));
+        assert_eq!(version("/v1.51x/_ping").unwrap(), ((1, 51), "/v1.51x/_ping"));
+        assert_eq!(version("/v1.+5/_ping").unwrap(), ((1, 51), "/v1.+5/_ping"));
         assert_eq!(
             version("/v1.23/x").unwrap_err().message,
             "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"

@@ -9,9 +9,9 @@ pub enum Json {
     /// Anything whose order does not matter.
     Value(Value),
     /// An object in order.
-    Object(Vec<(String, Json)>),
+    Object(Vec<(String, Self)>),
     /// A list.
-    Array(Vec<Json>),
+    Array(Vec<Self>),
 }
 
 impl Serialize for Json {

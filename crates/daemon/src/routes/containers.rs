@@ -11,7 +11,8 @@ use sampan_engine::{ChangeKind, EngineError, PathStat, RemoveOptions};
 use sampan_wire::{Json, object};
 
 use super::{exec, not_found, streams};
-use crate::query::{label, only, parse_body, prune_filter};
+use crate::body::json_body;
+use crate::query::{label, only, prune_filter};
 use crate::respond::{ApiError, Reply, bad_field, empty, json, no_content, ok};
 use crate::server::{Call, Context, blocking};
 use crate::{body, shape};
@@ -89,9 +90,9 @@ async fn verbs(context: Arc<Context>, call: Call, name: &str, verb: &str) -> Rep
 async fn create(context: Arc<Context>, call: Call) -> Reply {
     let name = call.query.get("name").map(str::to_owned);
     let platform = call.query.text("platform").to_owned();
-    let fields = parse_body(&body::collect(call.request.into_body()).await?)?;
+    let fields = json_body(call.request).await?;
     if fields.text("Image").map_err(bad_field)?.is_empty() {
-        return Err(ApiError::invalid("config cannot be empty in order to create a container: no image specified"));
+        return Err(ApiError::invalid("config cannot be empty in order to create a container"));
     }
     let request = shape::create::parse(&fields, name, &platform)?;
     let engine = Arc::clone(&context.engine);
@@ -127,7 +128,9 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
     only(&filters, &known)?;
     for wanted in filters.get("status").into_iter().flatten() {
         if !["created", "running", "paused", "restarting", "removing", "exited", "dead"].contains(&wanted.as_str()) {
-            return Err(ApiError::invalid(format!("invalid filter 'status={wanted}'")));
+            return Err(ApiError::invalid(format!(
+                "invalid filter 'status={wanted}': invalid value for state ({wanted}): must be one of created, running, paused, restarting, removing, exited, dead"
+            )));
         }
     }
     let limit = call.query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
@@ -167,7 +170,7 @@ fn fits_one(view: &ContainerView, key: &str, values: &[String], ancestors: &[Str
         "ancestor" => ancestors.contains(&spec.image_id),
         "before" | "since" => true,
         _ => values.iter().any(|wanted| match key {
-            "name" => spec.name.contains(wanted.trim_start_matches(['/', '^']).trim_end_matches('$')),
+            "name" => fits_name(&spec.name, wanted),
             "id" => spec.id.starts_with(wanted.as_str()),
             "status" => view.state.status.name() == wanted,
             "exited" => view.state.status == Status::Exited && wanted.parse() == Ok(view.state.exit_code),
@@ -182,6 +185,19 @@ fn fits_one(view: &ContainerView, key: &str, values: &[String], ancestors: &[Str
     }
 }
 
+/// The name filter: Docker takes a regular expression; its anchors are honoured, the rest is taken literally.
+fn fits_name(name: &str, wanted: &str) -> bool {
+    let (wanted, from_start) = wanted.strip_prefix('^').map_or((wanted, false), |rest| (rest, true));
+    let (wanted, to_end) = wanted.strip_suffix('$').map_or((wanted, false), |rest| (rest, true));
+    let (wanted, from_start) = wanted.strip_prefix('/').map_or((wanted, from_start), |rest| (rest, true));
+    match (from_start, to_end) {
+        (true, true) => name == wanted,
+        (true, false) => name.starts_with(wanted),
+        (false, true) => name.ends_with(wanted),
+        (false, false) => name.contains(wanted),
+    }
+}
+
 async fn prune(context: Arc<Context>, call: Call) -> Reply {
     let filters = call.query.filters()?;
     only(&filters, &["label", "label!", "until"])?;
@@ -193,7 +209,7 @@ async fn prune(context: Arc<Context>, call: Call) -> Reply {
 async fn top(context: Arc<Context>, call: Call, name: &str) -> Reply {
     let (engine, name, arguments) = (Arc::clone(&context.engine), name.to_owned(), call.query.text("ps_args").to_owned());
     let top = blocking(move || engine.top(&name, &arguments)).await??;
-    ok(&object! { "Titles": Json::list(top.titles), "Processes": Json::Array(top.processes.into_iter().map(Json::list).collect()) })
+    ok(&object! { "Processes": Json::Array(top.processes.into_iter().map(Json::list).collect()), "Titles": Json::list(top.titles) })
 }
 
 async fn changes(context: Arc<Context>, name: &str) -> Reply {
@@ -212,7 +228,9 @@ async fn export(context: Arc<Context>, name: &str) -> Reply {
     let known = Arc::clone(&engine);
     let shown = name.clone();
     blocking(move || known.inspect(&shown, false).map(drop)).await??;
-    Ok(archive_answer(move |writer| engine.export(&name, writer, &Cancel::new())))
+    let mut response = archive_answer(move |writer| engine.export(&name, writer, &Cancel::new()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    Ok(response)
 }
 
 /// An answer that a blocking thread writes; a failure breaks it off.
@@ -237,7 +255,7 @@ pub(crate) fn archive_answer<E: std::fmt::Display>(
 }
 
 async fn exec_create(context: Arc<Context>, call: Call, name: &str) -> Reply {
-    let fields = parse_body(&body::collect(call.request.into_body()).await?)?;
+    let fields = json_body(call.request).await?;
     let request = shape::create::exec(&fields).map_err(bad_field)?;
     let (engine, name) = (Arc::clone(&context.engine), name.to_owned());
     let id = blocking(move || engine.exec_create(&name, request)).await??;
@@ -245,7 +263,7 @@ async fn exec_create(context: Arc<Context>, call: Call, name: &str) -> Reply {
 }
 
 async fn update(context: Arc<Context>, call: Call, name: &str) -> Reply {
-    let fields = parse_body(&body::collect(call.request.into_body()).await?)?;
+    let fields = json_body(call.request).await?;
     let resources = shape::host::resources(&fields)?;
     let restart = fields.get("RestartPolicy").is_some().then(|| fields.object("RestartPolicy").map_err(bad_field)).transpose()?;
     let restart = restart
@@ -270,7 +288,7 @@ fn stat_header(stat: &PathStat) -> Result<HeaderValue, ApiError> {
 async fn archive(context: Arc<Context>, call: Call, method: &Method, name: &str) -> Reply {
     let (name, path) = (name.to_owned(), call.query.text("path").to_owned());
     if path.is_empty() {
-        return Err(ApiError::invalid("bad parameter: 'path' cannot be empty"));
+        return Err(ApiError::invalid("bad parameter: pathcannot be empty"));
     }
     let engine = Arc::clone(&context.engine);
     if method == Method::PUT {
@@ -296,4 +314,25 @@ pub(crate) fn users(views: &[ContainerView]) -> BTreeMap<String, Vec<(String, bo
         users.entry(view.spec.image_id.clone()).or_default().push((view.spec.id.clone(), view.state.status.is_running()));
     }
     users
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits_name;
+
+    #[test]
+    fn the_name_filter_honours_anchors() {
+        for (wanted, fits) in [
+            ("web", true),
+            ("^web", false),
+            ("^/my-web$", true),
+            ("^my-web$", true),
+            ("/my", true),
+            ("/web", false),
+            ("web$", true),
+            ("my$", false),
+        ] {
+            assert_eq!(fits_name("my-web", wanted), fits, "{wanted}");
+        }
+    }
 }

@@ -6,10 +6,10 @@ use http::{Method, StatusCode};
 use sampan_wire::{Json, object};
 
 use super::not_found;
-use crate::query::parse_body;
+use crate::body::json_body;
+use crate::hijack;
 use crate::respond::{ApiError, Reply, bad_field, empty, ok};
 use crate::server::{Call, Context, blocking};
-use crate::{body, hijack};
 
 pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method, words: &[&str]) -> Reply {
     let engine = Arc::clone(&context.engine);
@@ -19,22 +19,25 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
             let id = (*id).to_owned();
             let view = blocking(move || engine.exec_inspect(&id)).await??;
             let request = &view.request;
-            let process = object! {
+            let mut process = object! {
                 "tty": request.tty,
                 "entrypoint": request.cmd.first().cloned().unwrap_or_default(),
                 "arguments": Json::list(request.cmd.iter().skip(1).cloned()),
                 "privileged": request.privileged,
-                "user": request.user.clone(),
-            };
+            }
+            .pairs();
+            if !request.user.is_empty() {
+                process.push(("user".into(), request.user.clone().into()));
+            }
             ok(&object! {
                 "ID": view.id.clone(),
                 "Running": view.running,
                 "ExitCode": Json::option(view.exit_code),
-                "ProcessConfig": process,
+                "ProcessConfig": Json::Object(process),
                 "OpenStdin": request.attach_stdin,
                 "OpenStderr": request.attach_stderr,
                 "OpenStdout": request.attach_stdout,
-                "CanRemove": !view.running && view.exit_code.is_some(),
+                "CanRemove": false,
                 "ContainerID": view.container_id.clone(),
                 "DetachKeys": "",
                 "Pid": view.pid,
@@ -52,19 +55,20 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
 
 /// `h` and `w` of a resize.
 pub(crate) fn size(call: &Call) -> Result<(u16, u16), ApiError> {
-    let cell = |key: &str| {
-        call.query
-            .number(key)?
-            .and_then(|value| u16::try_from(value).ok())
-            .ok_or_else(|| ApiError::invalid(format!("invalid resize parameter {key}")))
+    let cell = |key: &str, name: &str| {
+        let text = call.query.text(key);
+        let wrong = |why: &str| ApiError::invalid(format!("invalid resize {name} \"{text}\": {why}"));
+        let value: u32 = text.parse().map_err(|_| wrong("invalid syntax"))?;
+        u16::try_from(value).map_err(|_| wrong("value out of range"))
     };
-    Ok((cell("w")?, cell("h")?))
+    let height = cell("h", "height")?;
+    Ok((cell("w", "width")?, height))
 }
 
 async fn start(context: Arc<Context>, mut call: Call, id: &str) -> Reply {
     let upgrade = hyper::upgrade::on(&mut call.request);
     let headers = call.request.headers().clone();
-    let fields = parse_body(&body::collect(call.request.into_body()).await?)?;
+    let fields = json_body(call.request).await?;
     let detach = fields.truth("Detach").map_err(bad_field)?;
     let list = fields.get("ConsoleSize").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
     let cell = |index: usize| list.get(index).and_then(serde_json::Value::as_u64).and_then(|value| u16::try_from(value).ok());

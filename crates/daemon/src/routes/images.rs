@@ -1,5 +1,6 @@
 //! Images: names contain slashes, so a path is its name between a prefix and a suffix.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -22,15 +23,15 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
     match method.as_str() {
         "GET" => match rest.as_str() {
             "json" => list(context, call).await,
-            "get" => save(context, call.query.all("names")),
+            "get" => save(&context, &call.query.all("names")),
             "search" => Err(ApiError::unsupported("search (the registry client comes later)")),
             _ => {
                 if let Some(name) = named("/json") {
-                    inspect(context, name).await
+                    inspect(context, call.api, name).await
                 } else if let Some(name) = named("/history") {
                     history(context, name).await
                 } else if let Some(name) = named("/get") {
-                    save(context, vec![name])
+                    save(&context, &[name])
                 } else {
                     Err(not_found())
                 }
@@ -42,7 +43,7 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
                 "pull of {} (the registry client comes later; load or import an image)",
                 call.query.text("fromImage")
             ))),
-            "load" => load(context, call),
+            "load" => load(&context, call),
             "prune" => prune(context, call).await,
             _ => match (named("/tag"), named("/push")) {
                 (Some(name), _) => tag(context, call, name).await,
@@ -80,7 +81,15 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
                 .collect::<Vec<_>>(),
         )
     });
-    ok(&Json::Array(images.await??.iter().map(|image| shape::image::summary(image, -1, -1)).collect()))
+    // How many containers an image has is counted since 1.51.
+    let (counted, engine, api) = (call.api >= (1, 51), Arc::clone(&context.engine), call.api);
+    let users = blocking(move || if counted { containers::users(&engine.list(false)) } else { BTreeMap::new() }).await?;
+    let count = |image: &sampan_images::Image| {
+        let found = users.get(&image.id.to_string()).map_or(0, Vec::len);
+        if counted { i64::try_from(found).unwrap_or(i64::MAX) } else { -1 }
+    };
+    let rows = images.await??;
+    ok(&Json::Array(rows.iter().map(|image| shape::image::summary(image, count(image), -1, api)).collect()))
 }
 
 fn truth(values: &[String]) -> Result<Option<bool>, ApiError> {
@@ -92,9 +101,9 @@ fn truth(values: &[String]) -> Result<Option<bool>, ApiError> {
     }
 }
 
-async fn inspect(context: Arc<Context>, name: String) -> Reply {
+async fn inspect(context: Arc<Context>, api: (u32, u32), name: String) -> Reply {
     let engine = Arc::clone(&context.engine);
-    ok(&shape::image::inspect(&blocking(move || engine.images().resolve(&name)).await??))
+    ok(&shape::image::inspect(&blocking(move || engine.images().resolve(&name)).await??, api))
 }
 
 async fn history(context: Arc<Context>, name: String) -> Reply {
@@ -153,7 +162,7 @@ async fn prune(context: Arc<Context>, call: Call) -> Reply {
     )
 }
 
-fn save(context: Arc<Context>, names: Vec<String>) -> Reply {
+fn save(context: &Context, names: &[String]) -> Reply {
     let names: Vec<String> = names.iter().flat_map(|list| list.split(',')).filter(|name| !name.is_empty()).map(str::to_owned).collect();
     if names.is_empty() {
         return Err(ApiError::invalid("no images given to save"));
@@ -203,7 +212,7 @@ fn progress_answer(stream: Body) -> Response<Body> {
     response
 }
 
-fn load(context: Arc<Context>, call: Call) -> Reply {
+fn load(context: &Context, call: Call) -> Reply {
     let quiet = call.query.truth("quiet");
     let reader = body::reader(call.request.into_body());
     let (writer, stream) = body::streaming();

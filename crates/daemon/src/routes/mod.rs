@@ -17,7 +17,7 @@ use crate::server::{Call, Context};
 /// Answers a request.
 pub(crate) async fn dispatch(context: Arc<Context>, call: Call) -> Reply {
     let path = call.path.clone();
-    let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let words: Vec<&str> = path.strip_prefix('/').unwrap_or(&path).split('/').collect();
     let method = call.request.method().clone();
     match words[0] {
         "containers" => containers::dispatch(context, call, &method, &words[1..]).await,

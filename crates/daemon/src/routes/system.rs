@@ -11,7 +11,7 @@ use super::not_found;
 use crate::query::{label, moment};
 use crate::respond::{ApiError, Reply, full, ok};
 use crate::server::{Call, Context, blocking};
-use crate::{body, shape};
+use crate::{API, body, shape};
 
 pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method, words: &[&str]) -> Reply {
     match (method.as_str(), words) {
@@ -26,7 +26,7 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
             ok(&shape::system::info(&blocking(move || engine.facts()).await?))
         }
         ("GET", ["events"]) => events(&context, &call),
-        ("GET", ["system", "df"]) => disk_usage(context).await,
+        ("GET", ["system", "df"]) => disk_usage(context, &call).await,
         ("POST", ["auth"]) => Err(ApiError::unsupported("login (the registry client comes later)")),
         _ => Err(not_found()),
     }
@@ -113,7 +113,11 @@ fn events(context: &Context, call: &Call) -> Reply {
     Ok(response)
 }
 
-async fn disk_usage(context: Arc<Context>) -> Reply {
+async fn disk_usage(context: Arc<Context>, call: &Call) -> Reply {
+    let wanted = call.query.all("type");
+    if let Some(unknown) = wanted.iter().find(|kind| !matches!(kind.as_str(), "container" | "image" | "volume" | "build-cache")) {
+        return Err(ApiError::invalid(format!("unknown object type: {unknown}")));
+    }
     let engine = Arc::clone(&context.engine);
     let document = blocking(move || -> Result<Json, ApiError> {
         let sizes = engine.images().layer_sizes()?;
@@ -133,7 +137,7 @@ async fn disk_usage(context: Arc<Context>) -> Reply {
                 .filter_map(|layer| sizes.get(layer))
                 .sum();
             let containers = views.iter().filter(|view| view.spec.image_id == image.id.to_string()).count();
-            shape::image::summary(image, i64::try_from(containers).unwrap_or(0), i64::try_from(shared).unwrap_or(0))
+            shape::image::summary(image, i64::try_from(containers).unwrap_or(0), i64::try_from(shared).unwrap_or(0), API)
         });
         let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
         let total: u64 = sizes.values().sum();

@@ -7,10 +7,11 @@ use sampan_engine::{EngineError, VolumeRequest};
 use sampan_wire::{Json, object};
 
 use super::not_found;
-use crate::query::{label, only, parse_body, prune_filter};
+use crate::body::json_body;
+use crate::query::{label, only, prune_filter};
 use crate::respond::{ApiError, Reply, bad_field, json, no_content, ok};
 use crate::server::{Call, Context, blocking};
-use crate::{body, shape};
+use crate::shape;
 
 pub(crate) async fn volumes(context: Arc<Context>, call: Call, method: &Method, words: &[&str]) -> Reply {
     let engine = Arc::clone(&context.engine);
@@ -38,7 +39,7 @@ pub(crate) async fn volumes(context: Arc<Context>, call: Call, method: &Method, 
             ok(&object! { "Volumes": Json::Array(found.await??), "Warnings": Json::NULL })
         }
         ("POST", ["create"]) => {
-            let fields = parse_body(&body::collect(call.request.into_body()).await?)?;
+            let fields = json_body(call.request).await?;
             let read = || {
                 Ok(VolumeRequest {
                     name: fields.text("Name")?,
@@ -57,7 +58,7 @@ pub(crate) async fn volumes(context: Arc<Context>, call: Call, method: &Method, 
                 || call.api < (1, 42);
             let filter = prune_filter(&filters)?;
             let report = blocking(move || engine.prune_volumes(&filter, all)).await??;
-            ok(&object! { "VolumesDeleted": Json::list_or_null(report.deleted), "SpaceReclaimed": report.space })
+            ok(&object! { "VolumesDeleted": Json::list(report.deleted), "SpaceReclaimed": report.space })
         }
         ("GET", [name]) => {
             let name = (*name).to_owned();

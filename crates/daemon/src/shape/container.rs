@@ -149,7 +149,9 @@ pub(crate) fn summary(view: &ContainerView, now: i64) -> Json {
     }
     .pairs();
     if let Some((upper, whole)) = view.size {
-        pairs.push(("SizeRw".into(), upper.into()));
+        if upper != 0 {
+            pairs.push(("SizeRw".into(), upper.into()));
+        }
         pairs.push(("SizeRootFs".into(), whole.into()));
     }
     let rest = object! {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sampan_engine::CreateRequest;
 use sampan_engine::model::{Config, EndpointRequest, ExecRequest, HealthProbe};
-use sampan_wire::{FieldError, Fields, Json, object};
+use sampan_wire::{FieldError, Fields, Json};
 
 use super::set;
 use crate::respond::{ApiError, bad_field};
@@ -101,6 +101,23 @@ fn optional(list: Option<&Vec<String>>) -> Json {
     list.map_or(Json::NULL, |list| Json::list(list.iter().cloned()))
 }
 
+/// Fields that say nothing are left out.
+fn health(probe: &HealthProbe) -> Json {
+    let mut pairs: Vec<(String, Json)> = Vec::new();
+    if !probe.test.is_empty() {
+        pairs.push(("Test".into(), Json::list(probe.test.iter().cloned())));
+    }
+    let numbers = [
+        ("Interval", probe.interval),
+        ("Timeout", probe.timeout),
+        ("StartPeriod", probe.start_period),
+        ("StartInterval", probe.start_interval),
+        ("Retries", probe.retries),
+    ];
+    pairs.extend(numbers.into_iter().filter(|(_, value)| *value != 0).map(|(key, value)| (key.to_owned(), value.into())));
+    Json::Object(pairs)
+}
+
 /// Writes a `Config` in the original's order.
 pub(crate) fn show(config: &Config) -> Json {
     let mut pairs: Vec<(String, Json)> = Vec::new();
@@ -120,10 +137,7 @@ pub(crate) fn show(config: &Config) -> Json {
     put("Env", Json::list(config.env.iter().cloned()));
     put("Cmd", optional(config.cmd.as_ref()));
     if let Some(probe) = &config.healthcheck {
-        put(
-            "Healthcheck",
-            object! { "Test": Json::list(probe.test.iter().cloned()), "Interval": probe.interval, "Timeout": probe.timeout, "Retries": probe.retries },
-        );
+        put("Healthcheck", health(probe));
     }
     put("Image", config.image.clone().into());
     put("Volumes", set(config.volumes.iter().cloned()));
@@ -141,4 +155,129 @@ pub(crate) fn show(config: &Config) -> Json {
         put("Shell", Json::list(shell.iter().cloned()));
     }
     Json::Object(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Keys that the parsers look at, so that random documents reach them.
+    const KEYS: &[&str] = &[
+        "Image",
+        "cmd",
+        "Entrypoint",
+        "Env",
+        "Labels",
+        "Healthcheck",
+        "Test",
+        "Interval",
+        "ExposedPorts",
+        "Volumes",
+        "HostConfig",
+        "Binds",
+        "Mounts",
+        "Type",
+        "Target",
+        "TmpfsOptions",
+        "Options",
+        "PortBindings",
+        "80/tcp",
+        "HostIp",
+        "HostPort",
+        "RestartPolicy",
+        "Name",
+        "MaximumRetryCount",
+        "Ulimits",
+        "Soft",
+        "Devices",
+        "BlkioWeightDevice",
+        "ConsoleSize",
+        "LogConfig",
+        "Config",
+        "NetworkingConfig",
+        "EndpointsConfig",
+        "bridge",
+        "IPAMConfig",
+        "Memory",
+        "PidsLimit",
+        "other",
+    ];
+
+    fn document() -> impl Strategy<Value = Value> {
+        let text = prop_oneof![any::<String>(), Just("bind".to_owned()), Just("no".to_owned()), Just("tcp".to_owned())];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            text.prop_map(Value::from)
+        ];
+        leaf.prop_recursive(5, 64, 6, |inner| {
+            let key = prop_oneof![9 => proptest::sample::select(KEYS).prop_map(str::to_owned), 1 => any::<String>()];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(key, inner, 0..8).prop_map(Value::from_iter)
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_document_makes_the_parsers_panic(value in document()) {
+            let Ok(fields) = Fields::new(value) else { return Ok(()) };
+            if let Ok(request) = parse(&fields, None, "") {
+                let shown = super::super::host::show(&request.host, true).print() + &show(&request.config).print();
+                prop_assert!(!shown.is_empty());
+            }
+            drop((exec(&fields), super::super::host::resources(&fields), super::super::host::restart(&fields)));
+        }
+    }
+
+    fn read(value: Value) -> Result<CreateRequest, String> {
+        parse(&Fields::new(value).unwrap(), None, "").map_err(|error| error.message)
+    }
+
+    #[test]
+    fn keys_are_read_in_any_case_and_unknown_ones_are_ignored() {
+        let request = read(json!({ "image": "box", "CMD": ["x"], "Bogus": 1, "hostconfig": { "MEMORY": 7, "PortBindings": { "80/tcp": [{ "HostPort": "8080" }] } } })).unwrap();
+        assert_eq!((request.config.image.as_str(), request.config.cmd.as_deref()), ("box", Some(["x".to_owned()].as_slice())));
+        assert_eq!(request.host.resources.memory, 7);
+        assert_eq!(
+            super::super::host::show_ports(&request.host.port_bindings).print(),
+            "{\"80/tcp\":[{\"HostIp\":\"\",\"HostPort\":\"8080\"}]}"
+        );
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_is_named() {
+        assert!(read(json!({ "Image": 5 })).unwrap_err().contains("Image"));
+        assert!(read(json!({ "HostConfig": { "Memory": "x" } })).unwrap_err().contains("Memory"));
+        assert!(read(json!({ "HostConfig": { "RestartPolicy": { "Name": "often" } } })).unwrap_err().contains("often"));
+        assert!(read(json!({ "HostConfig": { "Mounts": [{ "Type": "npipe" }] } })).unwrap_err().contains("npipe"));
+    }
+
+    #[test]
+    fn a_health_probe_shows_only_what_it_says() {
+        let probe = HealthProbe { test: vec!["CMD-SHELL".into(), "true".into()], interval: 5, start_period: 2, ..HealthProbe::default() };
+        assert_eq!(health(&probe).print(), "{\"Test\":[\"CMD-SHELL\",\"true\"],\"Interval\":5,\"StartPeriod\":2}");
+    }
+
+    #[test]
+    fn host_config_keys_come_in_docker_s_order() {
+        let Json::Object(pairs) = super::super::host::show(&sampan_engine::model::HostConfig::default(), false) else {
+            panic!("not an object")
+        };
+        let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
+        let recorded = "Binds ContainerIDFile LogConfig NetworkMode PortBindings RestartPolicy AutoRemove VolumeDriver VolumesFrom ConsoleSize CapAdd CapDrop CgroupnsMode \
+            Dns DnsOptions DnsSearch ExtraHosts GroupAdd IpcMode Cgroup Links OomScoreAdj PidMode Privileged PublishAllPorts ReadonlyRootfs SecurityOpt UTSMode UsernsMode \
+            ShmSize Runtime Isolation CpuShares Memory NanoCpus CgroupParent BlkioWeight BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps BlkioDeviceReadIOps \
+            BlkioDeviceWriteIOps CpuPeriod CpuQuota CpuRealtimePeriod CpuRealtimeRuntime CpusetCpus CpusetMems Devices DeviceCgroupRules DeviceRequests MemoryReservation \
+            MemorySwap MemorySwappiness OomKillDisable PidsLimit Ulimits CpuCount CpuPercent IOMaximumIOps IOMaximumBandwidth MaskedPaths ReadonlyPaths";
+        assert_eq!(keys, recorded.split_whitespace().collect::<Vec<_>>());
+    }
 }

@@ -8,25 +8,29 @@ use sampan_wire::{Json, object};
 use super::{time, time_seconds};
 
 /// The row of a list.
-pub(crate) fn summary(image: &Image, containers: i64, shared: i64) -> Json {
-    let labels = &image.config.config.labels;
-    object! {
+pub(crate) fn summary(image: &Image, containers: i64, shared: i64, api: (u32, u32)) -> Json {
+    let mut pairs = object! {
         "Containers": containers,
         "Created": image.created(),
         "Id": image.id.to_string(),
-        "Labels": if labels.is_empty() { Json::NULL } else { Json::map(labels.iter().map(|(key, value)| (key.clone(), value.clone()))) },
+        "Labels": labels(&image.config.config),
         "ParentId": image.parent.clone().unwrap_or_default(),
         "RepoDigests": Json::Array(Vec::new()),
         "RepoTags": Json::list(image.references.iter().cloned()),
         "SharedSize": shared,
         "Size": image.size,
     }
+    .pairs();
+    if api < (1, 44) {
+        pairs.push(("VirtualSize".into(), image.size.into()));
+    }
+    Json::Object(pairs)
 }
 
-/// The document of inspect.
-pub(crate) fn inspect(image: &Image) -> Json {
+/// The document of inspect. Its `Config` lost the fields that only containers have with 1.50.
+pub(crate) fn inspect(image: &Image, api: (u32, u32)) -> Json {
     let layers = image.layers().iter().map(ToString::to_string);
-    object! {
+    let mut pairs = object! {
         "Id": image.id.to_string(),
         "RepoTags": Json::list(image.references.iter().cloned()),
         "RepoDigests": Json::Array(Vec::new()),
@@ -35,46 +39,65 @@ pub(crate) fn inspect(image: &Image) -> Json {
         "Created": image.config.created.clone().unwrap_or_default(),
         "DockerVersion": "",
         "Author": image.config.author.clone(),
-        "Config": config(&image.config.config),
         "Architecture": image.config.architecture.clone(),
-        "Os": image.config.os.clone(),
-        "Size": image.size,
-        "GraphDriver": object! { "Data": Json::NULL, "Name": "overlay2" },
-        "RootFS": object! { "Type": "layers", "Layers": Json::list(layers) },
-        "Metadata": object! { "LastTagTime": time(image.tagged) },
     }
+    .pairs();
+    let mut put = |key: &str, value: Json| pairs.push((key.to_owned(), value));
+    if !image.config.variant.is_empty() {
+        put("Variant", image.config.variant.clone().into());
+    }
+    put("Os", image.config.os.clone().into());
+    put("Size", image.size.into());
+    if api < (1, 44) {
+        put("VirtualSize", image.size.into());
+    }
+    put("GraphDriver", object! { "Data": Json::NULL, "Name": "overlay2" });
+    put("RootFS", object! { "Type": "layers", "Layers": Json::list(layers) });
+    put("Metadata", object! { "LastTagTime": time(image.tagged) });
+    put("Config", config(&image.config.config, api < (1, 50)));
+    Json::Object(pairs)
 }
 
-fn config(config: &ContainerConfig) -> Json {
+fn labels(config: &ContainerConfig) -> Json {
+    let labels = &config.labels;
+    if labels.is_empty() { Json::NULL } else { Json::map(labels.iter().map(|(key, value)| (key.clone(), value.clone()))) }
+}
+
+/// The keys are in alphabetical order, as the original prints them.
+fn config(config: &ContainerConfig, with_container_fields: bool) -> Json {
     let optional = |list: &Option<Vec<String>>| list.as_ref().map_or(Json::NULL, |list| Json::list(list.iter().cloned()));
     let keys = |map: &std::collections::BTreeMap<String, serde_json::Value>| super::set(map.keys().cloned());
-    let mut pairs: Vec<(String, Json)> = Vec::new();
-    let mut put = |key: &str, value: Json| pairs.push((key.to_owned(), value));
-    put("Hostname", "".into());
-    put("Domainname", "".into());
-    put("User", config.user.clone().into());
-    put("AttachStdin", false.into());
-    put("AttachStdout", false.into());
-    put("AttachStderr", false.into());
+    let mut fields: Vec<(&str, Json)> = vec![
+        ("Cmd", optional(&config.cmd)),
+        ("Entrypoint", optional(&config.entrypoint)),
+        ("Env", optional(&config.env)),
+        ("Labels", labels(config)),
+        ("OnBuild", optional(&config.on_build)),
+        ("User", config.user.clone().into()),
+        ("Volumes", keys(&config.volumes)),
+        ("WorkingDir", config.working_dir.clone().into()),
+    ];
+    if with_container_fields {
+        fields.extend(["Domainname", "Hostname", "Image"].map(|key| (key, Json::from(""))));
+        fields.extend(["AttachStderr", "AttachStdin", "AttachStdout", "OpenStdin", "StdinOnce", "Tty"].map(|key| (key, Json::from(false))));
+    }
+    if config.args_escaped {
+        fields.push(("ArgsEscaped", true.into()));
+    }
     if !config.exposed_ports.is_empty() {
-        put("ExposedPorts", keys(&config.exposed_ports));
+        fields.push(("ExposedPorts", keys(&config.exposed_ports)));
     }
-    put("Tty", false.into());
-    put("OpenStdin", false.into());
-    put("StdinOnce", false.into());
-    put("Env", optional(&config.env));
-    put("Cmd", optional(&config.cmd));
-    put("Image", "".into());
-    put("Volumes", keys(&config.volumes));
-    put("WorkingDir", config.working_dir.clone().into());
-    put("Entrypoint", optional(&config.entrypoint));
-    put("OnBuild", optional(&config.on_build));
-    let labels = &config.labels;
-    put("Labels", if labels.is_empty() { Json::NULL } else { Json::map(labels.iter().map(|(key, value)| (key.clone(), value.clone()))) });
+    if let Some(probe) = config.healthcheck.as_ref().and_then(|probe| serde_json::to_value(probe).ok()) {
+        fields.push(("Healthcheck", probe.into()));
+    }
+    if config.shell.is_some() {
+        fields.push(("Shell", optional(&config.shell)));
+    }
     if !config.stop_signal.is_empty() {
-        put("StopSignal", config.stop_signal.clone().into());
+        fields.push(("StopSignal", config.stop_signal.clone().into()));
     }
-    Json::Object(pairs)
+    fields.sort_by_key(|(key, _)| *key);
+    Json::map(fields)
 }
 
 /// A volume.

@@ -145,44 +145,138 @@ pub(crate) fn event(event: &Event) -> Json {
     Json::Object(pairs)
 }
 
-fn cpu(counters: &Counters) -> Json {
-    object! {
-        "cpu_usage": object! { "total_usage": counters.cpu[0], "usage_in_kernelmode": counters.cpu[1], "usage_in_usermode": counters.cpu[2] },
-        "system_cpu_usage": counters.system_cpu,
-        "online_cpus": counters.online_cpus,
-        "throttling_data": object! { "periods": counters.throttling[0], "throttled_periods": counters.throttling[1], "throttled_time": counters.throttling[2] },
+fn cpu(counters: Option<&Counters>) -> Json {
+    let none = Counters::default();
+    let shown = counters.unwrap_or(&none);
+    let mut pairs = object! {
+        "cpu_usage": object! { "total_usage": shown.cpu[0], "usage_in_kernelmode": shown.cpu[1], "usage_in_usermode": shown.cpu[2] },
     }
+    .pairs();
+    if counters.is_some() {
+        pairs.push(("system_cpu_usage".into(), shown.system_cpu.into()));
+        pairs.push(("online_cpus".into(), shown.online_cpus.into()));
+    }
+    let throttling =
+        object! { "periods": shown.throttling[0], "throttled_periods": shown.throttling[1], "throttled_time": shown.throttling[2] };
+    pairs.push(("throttling_data".into(), throttling));
+    Json::Object(pairs)
 }
 
-/// One sample of stats, with the one before it.
+fn blocks(counters: Option<&Counters>) -> Json {
+    let rows = counters.map_or(Json::NULL, |counters| {
+        let rows = counters.blocks.iter().flat_map(|(major, minor, read, written)| {
+            let row = |operation: &str, value: u64| object! { "major": *major, "minor": *minor, "op": operation, "value": value };
+            [row("read", *read), row("write", *written)]
+        });
+        Json::Array(rows.collect())
+    });
+    let empty = || if counters.is_some() { Json::Array(Vec::new()) } else { Json::NULL };
+    let names = ["io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors"];
+    let mut pairs = vec![("io_service_bytes_recursive".to_owned(), rows)];
+    pairs.extend(names.map(|name| (format!("{name}_recursive"), empty())));
+    Json::Object(pairs)
+}
+
+fn memory(counters: Option<&Counters>) -> Json {
+    let Some(counters) = counters else { return Json::Object(Vec::new()) };
+    let mut pairs = vec![("usage".to_owned(), counters.memory.into())];
+    if counters.memory_max != 0 {
+        pairs.push(("max_usage".into(), counters.memory_max.into()));
+    }
+    pairs.push(("stats".into(), Json::map(counters.memory_stats.iter().cloned())));
+    pairs.push(("limit".into(), counters.memory_limit.into()));
+    Json::Object(pairs)
+}
+
+fn pids(counters: Option<&Counters>) -> Json {
+    let Some(counters) = counters else { return Json::Object(Vec::new()) };
+    let mut pairs = vec![("current".to_owned(), counters.pids.into())];
+    if counters.pids_limit != 0 {
+        pairs.push(("limit".into(), counters.pids_limit.into()));
+    }
+    Json::Object(pairs)
+}
+
+/// One sample of stats, with the one before it. Without a sample the container does not run.
 pub(crate) fn stats(id: &str, name: &str, now: Option<&Counters>, before: Option<&Counters>, times: (i64, i64)) -> Json {
-    let none = Counters::default();
-    let (sample, earlier) = (now.unwrap_or(&none), before.unwrap_or(&none));
-    let networks = sample.networks.iter().map(|network| {
-        let [rx_bytes, rx_packets, rx_errors, rx_dropped] = network.received;
-        let [tx_bytes, tx_packets, tx_errors, tx_dropped] = network.sent;
-        let shown = object! {
-            "rx_bytes": rx_bytes, "rx_packets": rx_packets, "rx_errors": rx_errors, "rx_dropped": rx_dropped,
-            "tx_bytes": tx_bytes, "tx_packets": tx_packets, "tx_errors": tx_errors, "tx_dropped": tx_dropped,
-        };
-        (network.name.clone(), shown)
-    });
-    let blocks = sample.blocks.iter().flat_map(|(major, minor, read, written)| {
-        let row = |operation: &str, value: u64| object! { "major": *major, "minor": *minor, "op": operation, "value": value };
-        [row("read", *read), row("write", *written)]
-    });
-    object! {
+    let mut pairs = object! {
         "name": format!("/{name}"),
         "id": id,
         "read": super::time(times.0),
         "preread": super::time(times.1),
-        "pids_stats": object! { "current": sample.pids, "limit": sample.pids_limit },
+        "pids_stats": pids(now),
+        "blkio_stats": blocks(now),
         "num_procs": 0,
         "storage_stats": Json::Object(Vec::new()),
-        "cpu_stats": cpu(sample),
-        "precpu_stats": cpu(earlier),
-        "memory_stats": object! { "usage": sample.memory, "max_usage": sample.memory_max, "stats": Json::map(sample.memory_stats.iter().cloned()), "limit": sample.memory_limit },
-        "blkio_stats": object! { "io_service_bytes_recursive": Json::Array(blocks.collect()), "io_serviced_recursive": Json::NULL },
-        "networks": Json::map(networks),
+        "cpu_stats": cpu(now),
+        "precpu_stats": cpu(before),
+        "memory_stats": memory(now),
+    }
+    .pairs();
+    let networks: Vec<(String, Json)> = now
+        .into_iter()
+        .flat_map(|counters| &counters.networks)
+        .map(|network| {
+            let [rx_bytes, rx_packets, rx_errors, rx_dropped] = network.received;
+            let [tx_bytes, tx_packets, tx_errors, tx_dropped] = network.sent;
+            let shown = object! {
+                "rx_bytes": rx_bytes, "rx_packets": rx_packets, "rx_errors": rx_errors, "rx_dropped": rx_dropped,
+                "tx_bytes": tx_bytes, "tx_packets": tx_packets, "tx_errors": tx_errors, "tx_dropped": tx_dropped,
+            };
+            (network.name.clone(), shown)
+        })
+        .collect();
+    if !networks.is_empty() {
+        pairs.push(("networks".into(), Json::Object(networks)));
+    }
+    Json::Object(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use sampan_engine::Counters;
+
+    use super::{event, stats};
+
+    #[test]
+    fn stats_of_a_container_that_does_not_run_are_docker_s_zeros() {
+        let text = stats("f00", "idle", None, None, (0, 0)).print();
+        assert!(text.starts_with("{\"name\":\"/idle\",\"id\":\"f00\",\"read\":\"0001-01-01T00:00:00Z\",\"preread\":\"0001-01-01T00:00:00Z\",\"pids_stats\":{},\"blkio_stats\":{\"io_service_bytes_recursive\":null,"), "{text}");
+        assert!(text.ends_with("\"memory_stats\":{}}"), "{text}");
+        assert!(!text.contains("system_cpu_usage"));
+    }
+
+    #[test]
+    fn a_first_sample_has_no_earlier_processor_time() {
+        let counters =
+            Counters { cpu: [3, 1, 2], system_cpu: 9, online_cpus: 2, pids: 1, memory: 5, memory_limit: 7, ..Counters::default() };
+        let text = stats("f00", "web", Some(&counters), None, (1, 0)).print();
+        assert!(text.contains("\"pids_stats\":{\"current\":1}"), "{text}");
+        assert!(text.contains("\"system_cpu_usage\":9,\"online_cpus\":2,\"throttling_data\""), "{text}");
+        assert!(
+            text.contains(
+                "\"precpu_stats\":{\"cpu_usage\":{\"total_usage\":0,\"usage_in_kernelmode\":0,\"usage_in_usermode\":0},\"throttling_data\""
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with("\"memory_stats\":{\"usage\":5,\"stats\":{},\"limit\":7}}"), "{text}");
+    }
+
+    #[test]
+    fn events_keep_the_old_fields_for_containers_only() {
+        let mut given = sampan_base::Event {
+            kind: sampan_base::EventKind::Container,
+            action: "die".into(),
+            id: "f00".into(),
+            attributes: vec![("name".into(), "web".into()), ("image".into(), "box".into())],
+            time_nano: 1_795_508_191_331_515_394,
+        };
+        let text = event(&given).print();
+        assert_eq!(
+            text,
+            "{\"status\":\"die\",\"id\":\"f00\",\"from\":\"box\",\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{\"ID\":\"f00\",\"Attributes\":{\"image\":\"box\",\"name\":\"web\"}},\"scope\":\"local\",\"time\":1795508191,\"timeNano\":1795508191331515394}"
+        );
+        given.kind = sampan_base::EventKind::Volume;
+        assert!(event(&given).print().starts_with("{\"Type\":\"volume\""));
     }
 }
