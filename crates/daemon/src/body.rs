@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -14,6 +15,8 @@ use crate::respond::{ApiError, Body};
 
 /// Largest JSON body.
 const MAX_JSON: usize = 8 << 20;
+/// How much of a body is read for nothing.
+const MAX_DRAIN: usize = 64 << 20;
 /// Pieces under way between the two sides.
 const DEPTH: usize = 16;
 
@@ -71,13 +74,31 @@ pub(crate) fn reader(mut body: Incoming) -> BodyReader {
                 },
                 Err(error) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)),
             };
-            let last = piece.is_err();
-            if sender.send(piece).await.is_err() || last {
+            if piece.is_err() {
+                drop(sender.send(piece).await);
                 return;
+            }
+            if sender.send(piece).await.is_err() {
+                return drain(body).await;
             }
         }
     });
     BodyReader { pieces, present: Bytes::new() }
+}
+
+/// Reads on after a refusal, within reason: a client that still sends would see a broken pipe instead of the answer.
+pub(crate) async fn drain(mut body: Incoming) {
+    let mut left = MAX_DRAIN;
+    let work = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let count = frame.data_ref().map_or(0, Bytes::len);
+            if count > left {
+                return;
+            }
+            left -= count;
+        }
+    };
+    drop(tokio::time::timeout(Duration::from_secs(10), work).await);
 }
 
 impl Read for BodyReader {

@@ -1,40 +1,49 @@
 //! Hijacked connections: after the answer's head the socket carries a process's streams.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use http::{HeaderMap, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use sampan_engine::{Attached, Subscription};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::respond::{Body, empty};
 
+/// How long the end of a process may come after the end of its output before the client sees the latter.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Answers with a switch of protocols and joins the client with a process's socket.
-pub(crate) fn join(upgrade: OnUpgrade, headers: &HeaderMap, socket: OwnedFd, tty: bool, multiplexed: bool) -> Response<Body> {
+///
+/// With `end` the stream outlasts the output until the exit code is known: clients ask for it as soon as the stream is over.
+pub(crate) fn join(
+    upgrade: OnUpgrade,
+    headers: &HeaderMap,
+    attached: Attached,
+    multiplexed: bool,
+    end: Option<Subscription<i32>>,
+) -> Response<Body> {
+    let Attached { socket, tty } = attached;
     let asked = headers.contains_key(header::UPGRADE);
-    let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
-    if !asked {
-        // Without an upgrade the connection stays HTTP: output goes out as the answer's body.
-        *response.status_mut() = StatusCode::OK;
-        let (writer, body) = crate::body::streaming();
-        *response.body_mut() = body;
-        tokio::spawn(output_only(socket.try_clone(), writer));
-    }
+    let mut response = empty(if asked { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK });
     let kind = if multiplexed && !tty { "application/vnd.docker.multiplexed-stream" } else { "application/vnd.docker.raw-stream" };
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    if asked {
-        response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
-        response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("tcp"));
-        // The reason phrase is the original's; some clients print it.
-        response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b"UPGRADED"));
-    }
     if !asked {
+        // Without an upgrade the connection stays HTTP: output goes out as the answer's body.
+        let (writer, body) = crate::body::streaming();
+        *response.body_mut() = body;
+        tokio::spawn(output_only(socket, writer, end));
         return response;
     }
+    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("tcp"));
+    // The reason phrase is the original's; some clients print it.
+    response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b"UPGRADED"));
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await
-            && let Err(error) = splice(TokioIo::new(upgraded), socket).await
+            && let Err(error) = splice(TokioIo::new(upgraded), socket, end).await
         {
             tracing::debug!(%error, "attached client");
         }
@@ -42,8 +51,16 @@ pub(crate) fn join(upgrade: OnUpgrade, headers: &HeaderMap, socket: OwnedFd, tty
     response
 }
 
-async fn output_only(socket: std::io::Result<OwnedFd>, writer: crate::body::BodyWriter) {
-    let Ok(socket) = socket else { return };
+/// Waits until the process is known to have ended, within reason: it may have closed its output and go on.
+async fn settled(end: Option<Subscription<i32>>) {
+    let Some(mut end) = end else { return };
+    let code = std::future::poll_fn(|task| end.poll_next(task));
+    if tokio::time::timeout(LINGER, code).await.is_err() {
+        tracing::debug!("a process closed its output and goes on");
+    }
+}
+
+async fn output_only(socket: OwnedFd, writer: crate::body::BodyWriter, end: Option<Subscription<i32>>) {
     let stream = std::os::unix::net::UnixStream::from(socket);
     if stream.set_nonblocking(true).is_err() {
         return;
@@ -51,14 +68,17 @@ async fn output_only(socket: std::io::Result<OwnedFd>, writer: crate::body::Body
     let Ok(mut stream) = UnixStream::from_std(stream) else { return };
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count) = stream.read(&mut buffer).await {
-        if count == 0 || !writer.send(bytes::Bytes::copy_from_slice(&buffer[..count])).await {
+        if count == 0 {
+            return settled(end).await;
+        }
+        if !writer.send(bytes::Bytes::copy_from_slice(&buffer[..count])).await {
             return;
         }
     }
 }
 
 /// Copies both ways; the end of the client's input is passed on, the end of the process's output ends all.
-async fn splice(client: TokioIo<hyper::upgrade::Upgraded>, socket: OwnedFd) -> std::io::Result<()> {
+async fn splice(client: TokioIo<hyper::upgrade::Upgraded>, socket: OwnedFd, end: Option<Subscription<i32>>) -> std::io::Result<()> {
     let stream = std::os::unix::net::UnixStream::from(socket);
     stream.set_nonblocking(true)?;
     let (mut from_process, mut to_process) = UnixStream::from_std(stream)?.into_split();
@@ -77,7 +97,10 @@ async fn splice(client: TokioIo<hyper::upgrade::Upgraded>, socket: OwnedFd) -> s
     let mut buffer = vec![0; 64 * 1024];
     let result = loop {
         match from_process.read(&mut buffer).await {
-            Ok(0) => break Ok(()),
+            Ok(0) => {
+                settled(end).await;
+                break Ok(());
+            }
             Ok(count) => {
                 if let Err(error) = to_client.write_all(&buffer[..count]).await {
                     break Err(error);

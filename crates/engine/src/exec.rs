@@ -11,6 +11,7 @@ use crate::error::{EngineError, LookupError};
 use crate::model::{ExecRequest, ExecView, Status};
 use crate::names;
 use crate::streams::Attached;
+use crate::subscription::{Sender, Subscription, channel, ready};
 
 /// Ended execs are remembered, so that their exit code can be asked; beyond so many the oldest go.
 const REMEMBERED: usize = 256;
@@ -31,6 +32,7 @@ struct Inner {
 struct Exec {
     view: ExecView,
     started: bool,
+    waiters: Vec<Sender<i32>>,
 }
 
 impl Execs {
@@ -72,7 +74,7 @@ impl Engine {
         let id = names::new_id();
         let action = format!("exec_create: {}", request.cmd.join(" "));
         let view = ExecView { id: id.clone(), container_id, request, running: false, exit_code: None, pid: 0, can_remove: false };
-        self.execs().lock().by_id.insert(id.clone(), Exec { view, started: false });
+        self.execs().lock().by_id.insert(id.clone(), Exec { view, started: false, waiters: Vec::new() });
         self.container_event(&container, &action, &[("execID", &id)]);
         Ok(id)
     }
@@ -153,6 +155,21 @@ impl Engine {
         execs.by_id.get(id).map(|exec| exec.view.clone()).ok_or_else(|| LookupError::NoSuchExec(id.to_owned()).into())
     }
 
+    /// Gives the exit code once the exec has ended.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn exec_wait(&self, id: &str) -> Result<Subscription<i32>, EngineError> {
+        let mut execs = self.execs().lock();
+        let exec = execs.by_id.get_mut(id).ok_or_else(|| LookupError::NoSuchExec(id.to_owned()))?;
+        if let Some(code) = exec.view.exit_code {
+            return Ok(ready([code]));
+        }
+        let (sender, subscription) = channel(1);
+        exec.waiters.push(sender);
+        Ok(subscription)
+    }
+
     /// Sets the size of an exec's terminal.
     ///
     /// # Errors
@@ -179,6 +196,9 @@ impl Engine {
             exec.view.running = false;
             exec.view.exit_code = Some(code);
             exec.view.pid = 0;
+            for waiter in exec.waiters.drain(..) {
+                waiter.send(code);
+            }
             execs.ended.push(id.to_owned());
             if execs.ended.len() > REMEMBERED {
                 let oldest = execs.ended.remove(0);
@@ -194,7 +214,10 @@ impl Engine {
     pub(crate) fn execs_ended(&self, container: &str) {
         for exec in self.execs().lock().by_id.values_mut().filter(|exec| exec.view.container_id == container && exec.view.running) {
             exec.view.running = false;
-            exec.view.exit_code.get_or_insert(137);
+            let code = *exec.view.exit_code.get_or_insert(137);
+            for waiter in exec.waiters.drain(..) {
+                waiter.send(code);
+            }
         }
     }
 

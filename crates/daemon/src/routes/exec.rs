@@ -74,8 +74,9 @@ async fn start(context: Arc<Context>, mut call: Call, id: &str) -> Reply {
     let cell = |index: usize| list.get(index).and_then(serde_json::Value::as_u64).and_then(|value| u16::try_from(value).ok());
     let console = cell(0).zip(cell(1)).map(|(height, width)| [height, width]);
     let (engine, id) = (Arc::clone(&context.engine), id.to_owned());
+    let (known, shown) = (Arc::clone(&engine), id.clone());
     match blocking(move || engine.exec_start(&id, detach, console)).await?? {
         None => Ok(empty(StatusCode::OK)),
-        Some(attached) => Ok(hijack::join(upgrade, &headers, attached.socket, attached.tty, call.api >= (1, 42))),
+        Some(attached) => Ok(hijack::join(upgrade, &headers, attached, call.api >= (1, 42), known.exec_wait(&shown).ok())),
     }
 }

@@ -12,7 +12,7 @@ use sampan_oci::{ContainerConfig, Platform};
 use sampan_wire::{Json, object};
 
 use super::{containers, not_found};
-use crate::query::{label, moment, only};
+use crate::query::{Query, label, moment, only};
 use crate::respond::{ApiError, Body, Reply, empty, json, ok};
 use crate::server::{Call, Context, blocking};
 use crate::{body, shape};
@@ -240,8 +240,8 @@ fn load(context: &Context, call: Call) -> Reply {
     Ok(progress_answer(stream))
 }
 
-async fn import(context: Arc<Context>, call: Call) -> Reply {
-    let query = call.query.clone();
+/// What the query of an import asks for.
+fn import_options(query: &Query) -> Result<ImportOptions, ApiError> {
     if query.text("fromSrc") != "-" {
         return Err(ApiError::unsupported("import from a URL (download it and give the file)"));
     }
@@ -259,7 +259,17 @@ async fn import(context: Arc<Context>, call: Call) -> Reply {
         "" => "Imported from -".to_owned(),
         text => text.to_owned(),
     };
-    let options = ImportOptions { reference, message, config, platform };
+    Ok(ImportOptions { reference, message, config, platform })
+}
+
+async fn import(context: Arc<Context>, call: Call) -> Reply {
+    let options = match import_options(&call.query) {
+        Ok(options) => options,
+        Err(error) => {
+            body::drain(call.request.into_body()).await;
+            return Err(error);
+        }
+    };
     let reader = body::reader(call.request.into_body());
     let (writer, stream) = body::streaming();
     let engine = Arc::clone(&context.engine);

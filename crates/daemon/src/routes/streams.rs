@@ -56,7 +56,7 @@ pub(crate) async fn attach(context: Arc<Context>, mut call: Call, name: &str) ->
     let (engine, name) = (Arc::clone(&context.engine), name.to_owned());
     let request = if stream { request } else { AttachRequest { stdin: false, stdout: false, stderr: false } };
     let attached = blocking(move || engine.attach(&name, request)).await??;
-    Ok(hijack::join(upgrade, &headers, attached.socket, attached.tty, call.api >= (1, 42)))
+    Ok(hijack::join(upgrade, &headers, attached, call.api >= (1, 42), None))
 }
 
 pub(crate) async fn logs(context: Arc<Context>, call: Call, name: &str) -> Reply {
