@@ -85,7 +85,7 @@ fn images_are_made_saved_and_removed() {
     assert_eq!(world.ok("docker diff one"), "C /etc\nD /etc/group\nA /file");
     drop(world.ok(r#"docker commit -m 'with data' -a 'A Sailor' -c 'CMD ["cat","/file"]' -c 'ENV X="two words"' one box:data"#));
     assert_eq!(world.ok("docker run --rm box:data"), "data");
-    assert_eq!(world.ok("docker run --rm box:data sh -c 'echo $X; ls /etc'"), "two words\nhostname\nhosts\npasswd\nresolv.conf");
+    assert_eq!(world.ok("docker run --rm box:data sh -c 'echo $X; ls /etc'"), "two words\nhostname\nhosts\nmtab\npasswd\nresolv.conf");
     assert_eq!(world.ok("docker image inspect -f '{{.Comment}} {{.Author}} {{len .RootFS.Layers}}' box:data"), "with data A Sailor 2");
     let id = world.ok("docker images -q --no-trunc box:data");
     drop(world.ok("docker save -o saved.tar box:data && docker rmi box:data && docker load -i saved.tar"));
