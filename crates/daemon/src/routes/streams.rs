@@ -134,6 +134,7 @@ async fn follow(
     let mut stream = stream;
     let mut end = end;
     let wake = stream.wake().map(|fd| fd.try_clone_to_owned()).transpose()?;
+    #[expect(deprecated, reason = "its successor is unsafe for types that lie about their descriptor; an OwnedFd does not")]
     let wake = wake.map(|fd| AsyncFd::with_interest(fd, Interest::READABLE)).transpose()?;
     let mut over = false;
     loop {
