@@ -54,11 +54,11 @@ impl Engine {
         if paused {
             self.resume_locked(container)?;
         }
-        if self.send_signal(container, signal).is_ok() && wait_end(&mut end, u64::try_from(timeout).ok().map(Duration::from_secs)) {
+        if self.stop_signal(container, signal).is_ok() && wait_end(&mut end, u64::try_from(timeout).ok().map(Duration::from_secs)) {
             return Ok(());
         }
         // A race with its own end is no failure: the wait below tells.
-        if let Err(error) = self.send_signal(container, SIGKILL) {
+        if let Err(error) = self.stop_signal(container, SIGKILL) {
             tracing::debug!(container = %id, error = %error, "kill after stop");
         }
         if wait_end(&mut end, Some(KILL_TIMEOUT)) {
@@ -155,6 +155,13 @@ impl Engine {
         }
         facts.tell_exit(false);
         true
+    }
+
+    /// Sends a signal and tells of it.
+    fn stop_signal(&self, container: &Arc<Container>, signal: i32) -> Result<(), EngineError> {
+        self.send_signal(container, signal)?;
+        self.container_event(container, "kill", &[("signal", &signal.to_string())]);
+        Ok(())
     }
 
     pub(crate) fn send_signal(&self, container: &Arc<Container>, signal: i32) -> Result<(), EngineError> {
