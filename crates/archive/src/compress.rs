@@ -44,6 +44,7 @@ pub struct Decompress<R: Read> {
     compression: Compression,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one a stream, and it lives as long as the stream")]
 enum Inner<R: Read> {
     None(Source<R>),
     Gzip(flate2::bufread::MultiGzDecoder<Source<R>>),

@@ -71,6 +71,7 @@ impl Message {
     }
 
     /// An attribute of attributes.
+    #[expect(clippy::needless_pass_by_value, reason = "a message part is built to be given away")]
     pub(crate) fn nested(self, kind: u16, content: Self) -> Self {
         self.bytes(kind | NESTED, &content.bytes)
     }

@@ -96,6 +96,7 @@ pub fn plan(host: &Host, path: &str, limits: &Limits, devices: &[DeviceRule]) ->
     CgroupPlan { unified: false, directories, device_program: Vec::new() }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "numbers and texts alike, by value where it is shorter")]
 fn put(writes: &mut Vec<(String, String)>, file: &str, value: impl ToString) {
     writes.push((file.to_owned(), value.to_string()));
 }

@@ -253,7 +253,7 @@ impl Shims {
         let Some(connection) = inner.connections.remove(id) else { return };
         inner.by_token.remove(&connection.token);
         drop(inner);
-        drop(epoll::delete(&self.epoll, &*connection.socket));
+        let _already_gone = epoll::delete(&self.epoll, &*connection.socket);
         drop(connection.socket);
         if let Some(child) = connection.child {
             // The shim ends by itself now that nobody listens; reap it on the side.
@@ -328,7 +328,7 @@ impl Shims {
                 let expected =
                     self.lock().connections.get(id).is_none_or(|connection| connection.ended || !Arc::ptr_eq(&connection.socket, socket));
                 if expected {
-                    drop(epoll::delete(&self.epoll, &**socket));
+                    let _already_gone = epoll::delete(&self.epoll, &**socket);
                 } else {
                     self.remove(id);
                     drop(self.events.send(ShimEvent::Lost { id: id.to_owned() }));
@@ -339,6 +339,7 @@ impl Shims {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
 fn spawn_error(error: io::Error) -> ShimError {
     ShimError::Spawn(error.to_string())
 }

@@ -386,7 +386,6 @@ pub fn endpoint_id(container: &str) -> String {
     sampan_oci::Digest::sha256_of(format!("endpoint {container}").as_bytes()).hex().to_owned()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
 fn gone(error: ShimError) -> StartError {
     match error {
         ShimError::Failed { errno: 3, .. } | ShimError::Gone(_) => StartError::other("container is not running", ErrorKind::Conflict),

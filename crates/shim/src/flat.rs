@@ -187,6 +187,7 @@ macro_rules! flat_enum {
 pub(crate) use {flat_enum, flat_struct};
 
 #[cfg(test)]
+#[expect(unreachable_pub, reason = "the macro makes public types")]
 mod tests {
     use proptest::prelude::*;
 

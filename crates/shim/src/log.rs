@@ -247,6 +247,7 @@ fn escape_wide(out: &mut Vec<u8>, text: &[u8]) -> usize {
     length
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "below 128")]
 const fn plain_bytes() -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0x20;

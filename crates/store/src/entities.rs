@@ -57,12 +57,11 @@ impl Store {
     pub fn containers(&self) -> Result<Vec<ContainerRow>, DbError> {
         self.db.read("list containers", |connection| {
             let mut statement = connection.prepare_cached("SELECT id, name, spec, state, image FROM containers")?;
-            let rows = statement
+            statement
                 .query_map([], |row| {
                     Ok(ContainerRow { id: row.get(0)?, name: row.get(1)?, spec: row.get(2)?, state: row.get(3)?, image: row.get(4)? })
                 })?
-                .collect();
-            rows
+                .collect()
         })
     }
 
@@ -113,8 +112,7 @@ impl Store {
     pub fn volumes(&self) -> Result<Vec<String>, DbError> {
         self.db.read("list volumes", |connection| {
             let mut statement = connection.prepare_cached("SELECT document FROM volumes ORDER BY name")?;
-            let rows = statement.query_map([], |row| row.get(0))?.collect();
-            rows
+            statement.query_map([], |row| row.get(0))?.collect()
         })
     }
 

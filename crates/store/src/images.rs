@@ -73,7 +73,7 @@ impl Store {
         let query =
             "SELECT i.id, i.config, i.size, i.tagged, p.parent FROM images i LEFT JOIN parents p ON p.image = i.id ORDER BY i.rowid DESC";
         self.db.read("list images", |connection| {
-            let rows = connection
+            connection
                 .prepare_cached(query)?
                 .query_map([], |row| {
                     let id: String = row.get(0)?;
@@ -88,8 +88,7 @@ impl Store {
                         parent: row.get(4)?,
                     })
                 })?
-                .collect();
-            rows
+                .collect()
         })
     }
 
@@ -100,8 +99,7 @@ impl Store {
     pub fn tags(&self) -> Result<Vec<TagRow>, DbError> {
         self.db.read("list tags", |connection| {
             let mut statement = connection.prepare_cached("SELECT reference, image FROM tags ORDER BY reference")?;
-            let rows = statement.query_map([], |row| Ok(TagRow { reference: row.get(0)?, image: row.get(1)? }))?.collect();
-            rows
+            statement.query_map([], |row| Ok(TagRow { reference: row.get(0)?, image: row.get(1)? }))?.collect()
         })
     }
 

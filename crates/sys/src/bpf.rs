@@ -1,4 +1,9 @@
 //! eBPF programs for cgroup v2 devices: load and attach with bpf(2).
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the kernel's interfaces mix widths and signs: the values are flags, descriptors and process ids"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};

@@ -1,4 +1,8 @@
 //! Namespaces: entering them, and throw-away threads that live in their own.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the kernel's interfaces mix widths and signs: the values are flags, descriptors and process ids"
+)]
 
 use std::fs::File;
 use std::io;

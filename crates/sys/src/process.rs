@@ -2,6 +2,11 @@
 //!
 //! Forking is offered to single-threaded processes alone: [`fork`] refuses in any other. Starting a program from a threaded
 //! process goes through [`spawn`], which is posix_spawn(3) and runs no code of ours between fork and exec.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the kernel's interfaces mix widths and signs: the values are flags, descriptors and process ids"
+)]
 
 use std::ffi::{CStr, CString};
 use std::io;

@@ -2,6 +2,7 @@
 //!
 //! Shape: check the architecture, load the number, find its range by binary search, decide. Conditions load arguments as two
 //! 32-bit halves. Jumps over more than 255 instructions go through an unconditional one.
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "halves of arguments, small numbers, lengths below 4096")]
 
 use std::collections::BTreeMap;
 

@@ -195,7 +195,7 @@ impl Profile {
             }
             let mut names = rule.names;
             names.extend(Some(rule.name).filter(|name| !name.is_empty()));
-            let conditions = rule.args.unwrap_or_default().into_iter().map(condition).collect::<Result<_, _>>()?;
+            let conditions = rule.args.unwrap_or_default().iter().map(condition).collect::<Result<_, _>>()?;
             rules.push(Rule { names, action: action(&rule.action, rule.errno_ret)?, conditions });
         }
         Ok(Self { default: action(&profile.default_action, profile.default_errno_ret)?, rules })
@@ -235,7 +235,7 @@ fn action(name: &str, errno: Option<u16>) -> Result<Action, ProfileError> {
     })
 }
 
-fn condition(json: JsonCondition) -> Result<Condition, ProfileError> {
+fn condition(json: &JsonCondition) -> Result<Condition, ProfileError> {
     let operator = match json.op.as_str() {
         "SCMP_CMP_NE" => Operator::Ne,
         "SCMP_CMP_LT" => Operator::Lt,

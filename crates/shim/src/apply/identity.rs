@@ -74,7 +74,7 @@ fn set_capabilities(plan: &ProcessPlan) -> io::Result<()> {
         inheritable: set(plan.inheritable & known),
     };
     rustix::thread::set_capabilities(None, sets)?;
-    drop(rustix::thread::clear_ambient_capability_set());
+    let _none_there = rustix::thread::clear_ambient_capability_set();
     for number in (0..=HIGHEST).filter(|number| plan.ambient & (1 << number) != 0) {
         if let Some(capability) = one(number) {
             rustix::thread::configure_capability_in_ambient_set(capability, true)?;

@@ -84,7 +84,7 @@ pub(crate) fn is_directory(place: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Whether an open file lies on the file system with this magic number.
 pub(crate) fn is_on(place: BorrowedFd<'_>, magic: u64) -> io::Result<bool> {
-    Ok(rustix::fs::fstatfs(place)?.f_type as u64 == magic)
+    Ok(u64::try_from(rustix::fs::fstatfs(place)?.f_type).is_ok_and(|kind| kind == magic))
 }
 
 /// Writes a value to a file below an open directory, with one write(2), following no link out of it.
