@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sampan_base::{Event, EventKind, EventSink};
+use sampan_base::{Event, EventKind, EventSink as _};
 use sampan_images::Images;
 use sampan_net::Net;
 use sampan_oci::Digest;
@@ -46,7 +46,6 @@ pub struct Engine {
     shutting_down: AtomicBool,
     started_at: i64,
     pub(crate) id: String,
-    own: Weak<Self>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -75,7 +74,7 @@ impl Engine {
         };
         let (sandboxes, ends) = Sandboxes::open(sandbox, net.clone()).map_err(EngineError::io("make the runtime ready"))?;
         let id = identity(&store)?;
-        let engine = Arc::new_cyclic(|own| Self {
+        let engine = Arc::new(Self {
             config,
             store,
             images,
@@ -88,7 +87,6 @@ impl Engine {
             shutting_down: AtomicBool::new(false),
             started_at: clock::now_nanos(),
             id,
-            own: Weak::clone(own),
         });
         engine.recover(ends)?;
         Ok(engine)
@@ -134,11 +132,6 @@ impl Engine {
 
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.shutting_down.load(Ordering::SeqCst)
-    }
-
-    /// The engine as those need it who outlive a call.
-    pub(crate) fn shared(&self) -> Option<Arc<Self>> {
-        self.own.upgrade()
     }
 
     pub(crate) fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) {

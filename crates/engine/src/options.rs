@@ -37,9 +37,8 @@ pub(crate) fn security(list: &[String]) -> Result<Security, EngineError> {
         if option == "disable" {
             continue;
         }
-        let (key, value) = match option.split_once('=').or_else(|| option.split_once(':')) {
-            Some(pair) => pair,
-            None => return invalid(format!("invalid --security-opt 1: \"{option}\"")),
+        let Some((key, value)) = option.split_once('=').or_else(|| option.split_once(':')) else {
+            return invalid(format!("invalid --security-opt 1: \"{option}\""));
         };
         let truth = || match value {
             "true" | "1" | "t" | "T" | "TRUE" | "True" => Ok(true),

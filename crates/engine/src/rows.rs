@@ -20,6 +20,7 @@ fn parse<T: DeserializeOwned>(text: &str, what: &str) -> Result<T, EngineError> 
         .map_err(|error| EngineError::Room { text: format!("damaged row of {what}: {error}"), kind: sampan_base::ErrorKind::Internal })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
 fn fail(error: sampan_store::DbError) -> EngineError {
     EngineError::room(&error)
 }

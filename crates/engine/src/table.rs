@@ -173,10 +173,6 @@ impl Table {
         self.read().by_id.values().cloned().collect()
     }
 
-    pub(crate) fn owner_of(&self, name: &str) -> Option<String> {
-        self.read().by_name.get(name).cloned()
-    }
-
     /// Reserves a name for an id; the id that has it already is the error.
     pub(crate) fn reserve(&self, name: &str, id: &str) -> Result<(), String> {
         match self.write().by_name.entry(name.to_owned()) {

@@ -94,7 +94,7 @@ pub(crate) fn rows(pids: &[u32], columns: &[(String, String)]) -> Vec<Vec<String
     sorted.sort_unstable();
     sorted
         .into_iter()
-        .filter_map(|pid| Process::read(pid))
+        .filter_map(Process::read)
         .map(|process| columns.iter().map(|(name, _)| process.column(name, &host)).collect())
         .collect()
 }

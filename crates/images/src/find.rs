@@ -88,7 +88,7 @@ impl Images {
         if let Some(image) = all.iter().find(|image| image.references.contains(&wanted)) {
             return Ok(image.clone());
         }
-        let not_found = || ImageError::NotFound(if is_hex && !name.contains([':', '/']) { wanted.clone() } else { wanted.clone() });
+        let not_found = || ImageError::NotFound(wanted.clone());
         if !is_hex {
             return Err(not_found());
         }

@@ -124,7 +124,7 @@ async fn until_signal(listeners: Vec<Listener>, engine: Arc<Engine>) -> anyhow::
         _ = interrupt.recv() => false,
         _ = all.recv() => true,
     };
-    drop(tell.send(true));
+    let _nobody_listens = tell.send(true);
     drop(server.await);
     Ok(stop_containers)
 }

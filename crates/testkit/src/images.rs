@@ -1,6 +1,6 @@
 //! Root file systems and docker-archives made on the spot from a static busybox, byte for byte reproducible.
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};

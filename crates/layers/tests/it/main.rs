@@ -1,4 +1,5 @@
 //! Extraction against hostile archives, and the way back: packing, differences. Runs as root, as whiteouts need it.
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
