@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a developer's tool: it starts programs and prints")]
 
+mod bench;
 mod record;
 
 use clap::{Parser, Subcommand};
@@ -21,6 +22,14 @@ enum Chore {
         /// Names of the files, without folder and `.txt`; none: all.
         names: Vec<String>,
     },
+    /// Measure sampan beside the real Docker (its rig must be up). Give the release build in `SAMPAN_BIN`.
+    Bench {
+        /// lifecycle, exec, shim_pss, daemon_rss, daemon_start, binary_size; none: all.
+        names: Vec<String>,
+        /// Also write one JSON object a row.
+        #[arg(long)]
+        json: Option<std::path::PathBuf>,
+    },
     /// Run the recorded command lines on sampan and write down what differs from the real Docker as an accepted difference.
     Accept {
         /// Names of the files, without folder and `.txt`; none: all.
@@ -31,6 +40,7 @@ enum Chore {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Record { names } => record::record(&names),
+        Chore::Bench { names, json } => bench::bench(&names, json.as_deref()),
         Chore::Accept { names } => record::accept(&names),
     }
 }
