@@ -6,7 +6,7 @@ for _ in $(seq 100); do sampan daemon status >/dev/null 2>&1 && break; done
 show sampan daemon status
 say "An image from a docker-archive, an image from a tar"
 show docker load -i box.tar
-show docker import -m "made from a tar" rootfs.tar box:imported
+show "docker import -m 'made from a tar' rootfs.tar box:imported"
 show docker images
 say "Run: output, exit code, input through a pipe"
 show docker run --rm box echo "hello from a container"
