@@ -54,6 +54,7 @@ impl Images {
         cancel: &Cancel,
     ) -> Result<ImageId, ImageError> {
         let reference = name(&options.reference)?;
+        let _adding = self.add();
         progress.report(Progress::Message("Importing".into()));
         let decompressed = Decompress::new(archive).map_err(ImageError::io("read the archive"))?;
         let diff_id = self.layer_from(decompressed, cancel)?;
@@ -87,6 +88,7 @@ impl Images {
         cancel: &Cancel,
     ) -> Result<ImageId, ImageError> {
         let reference = name(&options.reference)?;
+        let _adding = self.add();
         let staging = self.store().staging().map_err(ImageError::io("make a staging folder"))?;
         let packed = (|| {
             let path = staging.join("tar");

@@ -11,7 +11,7 @@ mod load;
 mod remove;
 mod save;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use sampan_base::{Event, EventKind, EventSink};
 use sampan_oci::{DiffId, ImageConfig, ImageId, Reference};
@@ -29,6 +29,8 @@ pub struct Images {
     events: Arc<dyn EventSink>,
     /// Serialises what adds and what removes: a removal must not take what an addition counts on.
     change: Mutex<()>,
+    /// Held shared while layers wait for their image's row, alone while unused layers are removed (moby#53335).
+    adding: RwLock<()>,
 }
 
 /// An image.
@@ -73,7 +75,7 @@ impl Images {
     /// Works on a data root.
     #[must_use]
     pub fn open(store: Arc<Store>, events: Arc<dyn EventSink>) -> Self {
-        Self { store, events, change: Mutex::new(()) }
+        Self { store, events, change: Mutex::new(()), adding: RwLock::new(()) }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -82,6 +84,16 @@ impl Images {
 
     pub(crate) fn begin(&self) -> MutexGuard<'_, ()> {
         self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an operation that publishes layers before their image.
+    pub(crate) fn add(&self) -> RwLockReadGuard<'_, ()> {
+        self.adding.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an operation that removes layers without an image.
+    pub(crate) fn collect(&self) -> RwLockWriteGuard<'_, ()> {
+        self.adding.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn event(&self, action: &str, id: &str, name: &str) {

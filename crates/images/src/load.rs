@@ -56,6 +56,7 @@ impl Images {
     /// # Errors
     /// [`ImageError`]; no image of the archive is named then, and nothing is left.
     pub fn load(&self, archive: impl Read, progress: &dyn ProgressSink, cancel: &Cancel) -> Result<Vec<Loaded>, ImageError> {
+        let _adding = self.add();
         let folder = self.store().staging().map_err(ImageError::io("make a staging folder"))?;
         let result = self.load_into(&folder, archive, progress, cancel);
         if let Err(error) = self.store().discard(&folder) {

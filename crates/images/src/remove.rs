@@ -30,6 +30,7 @@ impl Images {
     /// # Errors
     /// [`ImageError::Conflict`] with Docker's texts.
     pub fn remove(&self, name: &str, force: bool, users: &dyn Fn(&str) -> Vec<User>) -> Result<Vec<Removed>, ImageError> {
+        let _collecting = self.collect();
         let image = self.resolve(name)?;
         let _change = self.begin();
         let by_id = image.id.0.hex().starts_with(name.strip_prefix("sha256:").unwrap_or(name));
@@ -127,6 +128,7 @@ impl Images {
     /// # Errors
     /// A failing database.
     pub fn prune(&self, all: bool, filter: &ImageFilter, users: &dyn Fn(&str) -> Vec<User>) -> Result<Pruned, ImageError> {
+        let _collecting = self.collect();
         let sizes = self.layer_sizes()?;
         let mut pruned = Pruned::default();
         for image in self.list(filter)? {

@@ -280,8 +280,14 @@ impl Extraction<'_> {
         if present == FileType::Directory && header.kind == Kind::Directory {
             return Ok(());
         }
-        if present == FileType::Directory && self.mode == Mode::Plain {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "a directory is in the way"));
+        if self.mode == Mode::Plain && (present == FileType::Directory || header.kind == Kind::Directory) {
+            // A copy into a container replaces files by files only.
+            let text = if present == FileType::Directory {
+                "cannot overwrite a directory with a non-directory"
+            } else {
+                "cannot overwrite a non-directory with a directory"
+            };
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         self.parents.clear();
         dir::remove_all(parent, name)

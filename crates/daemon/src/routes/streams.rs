@@ -53,6 +53,9 @@ pub(crate) async fn attach(context: Arc<Context>, mut call: Call, name: &str) ->
     if !stream && !logs {
         return Err(ApiError::invalid("Either the stream or logs query parameter must be set"));
     }
+    if logs {
+        return Err(ApiError::unsupported("attach with logs (read them with the logs request)"));
+    }
     let (engine, name) = (Arc::clone(&context.engine), name.to_owned());
     let request = if stream { request } else { AttachRequest { stdin: false, stdout: false, stderr: false } };
     let attached = blocking(move || engine.attach(&name, request)).await??;

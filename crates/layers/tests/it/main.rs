@@ -186,6 +186,17 @@ fn differences_name_what_changed() {
 }
 
 #[test]
+fn a_copy_replaces_files_by_files_only() {
+    let (_folder, root) = rig();
+    unpack(&root, &[directory("d", 0o755), file("f", b"old")], Mode::Plain).unwrap();
+    unpack(&root, &[file("f", b"new"), directory("d", 0o700)], Mode::Plain).unwrap();
+    assert_eq!(std::fs::read(root.join("f")).unwrap(), b"new");
+    assert!(matches!(unpack(&root, &[file("d", b"x")], Mode::Plain), Err(ExtractError::Write { .. })));
+    assert!(matches!(unpack(&root, &[directory("f", 0o755)], Mode::Plain), Err(ExtractError::Write { .. })));
+    assert!(root.join("d").is_dir() && root.join("f").is_file());
+}
+
+#[test]
 fn copies_stay_inside_the_root() {
     let (_folder, root) = rig();
     unpack(&root, &[link(Kind::Symlink, "way", "/../../outside"), file("f", b"x")], Mode::Plain).unwrap();
