@@ -22,6 +22,16 @@ need_packages() {
     || { tail -n 20 target/setup.log >&2; fail "apt-get could not install ${missing[*]}"; }
 }
 
+# make_places: the directories that worlds mount their own over; those that were missing go again at the end.
+made_places=()
+make_places() {
+  local place
+  for place in /run/sampan /var/lib/sampan /etc/sampan; do
+    [ -d "$place" ] || { mkdir -p "$place"; made_places+=("$place"); }
+  done
+}
+drop_places() { [ "${#made_places[@]}" = 0 ] || rmdir "${made_places[@]}" 2>/dev/null || true; }
+
 # need_rust: the toolchain of Cargo.toml's rust-version or newer.
 need_rust() {
   command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.90 or newer (https://rustup.rs)"

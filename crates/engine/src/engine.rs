@@ -195,6 +195,7 @@ impl Engine {
                 });
             }
         });
+        self.sandboxes.remove_parent();
         if let Some(net) = &self.net
             && let Err(error) = net.remove_all()
         {

@@ -277,6 +277,15 @@ pub fn processes(directory: &Path) -> Vec<u32> {
     found
 }
 
+/// Removes a cgroup that holds nothing; one that holds something stays.
+pub fn remove_empty(host: &Host, path: &str) {
+    let own = |controller: &str| drop(std::fs::remove_dir(host.cgroup_directory(controller, path)));
+    if host.unified {
+        own("");
+    }
+    host.controllers.iter().for_each(|(controller, _)| own(controller));
+}
+
 /// Removes a container's cgroups; one that still holds dying processes is tried again for a moment.
 pub fn remove(host: &Host, path: &str) {
     let directories: Vec<_> = if host.unified {

@@ -367,6 +367,11 @@ impl Sandboxes {
         }
     }
 
+    /// Removes the parent of all cgroups, if nothing is in it.
+    pub fn remove_parent(&self) {
+        cgroups::remove_empty(&self.host, &self.config.cgroup_parent);
+    }
+
     /// Clears what an ended container left: shim, network, cgroup, sockets.
     pub fn cleanup(&self, id: &str) {
         self.running().remove(id);
