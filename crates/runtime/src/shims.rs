@@ -97,6 +97,8 @@ struct Connection {
     child: Option<OwnedFd>,
     /// Its process 1 has ended and that was told: the connection may go without a word.
     ended: bool,
+    /// What it told before it was known whether there is a container at all; `None` once that is known.
+    held: Option<Vec<ShimEvent>>,
 }
 
 impl Shims {
@@ -158,7 +160,7 @@ impl Shims {
         let descriptors = [null.as_fd(), null.as_fd(), null.as_fd(), theirs.as_fd()];
         let (_, child) = process::spawn(self.program.as_fd(), &[name], &descriptors).map_err(spawn_error)?;
         drop(theirs);
-        self.add(&plan.id, ours, Some(child)).map_err(spawn_error)?;
+        self.add(&plan.id, ours, Some(child), None).map_err(spawn_error)?;
         let memfd = memfd::sealed(c"plan", &flat::encode(plan), false).map_err(spawn_error)?;
         let (sockets, clients): (Vec<OwnedFd>, Vec<Streams>) = attachments.into_iter().unzip();
         let mut fds = vec![memfd.as_fd(), root];
@@ -219,10 +221,21 @@ impl Shims {
     pub fn connect(&self, id: &str) -> Result<(u32, Vec<(String, u32)>), ShimError> {
         let gone = |_| ShimError::Gone(id.to_owned());
         let socket = sock::connect(&self.folder(id).join("shim.sock")).map_err(gone)?;
-        self.add(id, socket, None).map_err(gone)?;
-        match self.ask(id, &Request::Query {}, &[])? {
-            Reply::State { pid, execs } => Ok((pid, execs)),
-            _ => Err(ShimError::Gone(id.to_owned())),
+        self.add(id, socket, None, Some(Vec::new())).map_err(gone)?;
+        let answer = self.ask(id, &Request::Query {}, &[]);
+        let held = self.lock().connections.get_mut(id).and_then(|connection| connection.held.take());
+        match answer {
+            Ok(Reply::State { pid, execs }) => {
+                // An end that the answer knows of is not told a second time.
+                for event in held.into_iter().flatten().filter(|_| pid != 0) {
+                    self.tell(id, event);
+                }
+                Ok((pid, execs))
+            }
+            _ => {
+                self.remove(id);
+                Err(ShimError::Gone(id.to_owned()))
+            }
         }
     }
 
@@ -236,14 +249,13 @@ impl Shims {
         self.remove(id);
     }
 
-    fn add(&self, id: &str, socket: OwnedFd, child: Option<OwnedFd>) -> io::Result<()> {
+    fn add(&self, id: &str, socket: OwnedFd, child: Option<OwnedFd>, held: Option<Vec<ShimEvent>>) -> io::Result<()> {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         let socket = Arc::new(socket);
         let mut inner = self.lock();
         inner.by_token.insert(token, id.to_owned());
-        inner
-            .connections
-            .insert(id.to_owned(), Connection { token, socket: Arc::clone(&socket), waiting: HashMap::new(), child, ended: false });
+        let connection = Connection { token, socket: Arc::clone(&socket), waiting: HashMap::new(), child, ended: false, held };
+        inner.connections.insert(id.to_owned(), connection);
         drop(inner);
         Ok(epoll::add(&self.epoll, &*socket, EventData::new_u64(token), EventFlags::IN)?)
     }
@@ -306,12 +318,7 @@ impl Shims {
                     flat::decode::<Numbered>(&message).and_then(|numbered| Ok((numbered.number, flat::decode::<Reply>(&numbered.body)?)));
                 match reply {
                     Ok((0, Reply::Exited { exec, code, oom, at })) => {
-                        if exec.is_empty()
-                            && let Some(connection) = self.lock().connections.get_mut(id)
-                        {
-                            connection.ended = true;
-                        }
-                        drop(self.events.send(ShimEvent::Exited { id: id.to_owned(), exec, code, oom, at }));
+                        self.tell(id, ShimEvent::Exited { id: id.to_owned(), exec, code, oom, at });
                     }
                     Ok((number, reply)) => {
                         let waiting = self.lock().connections.get_mut(id).and_then(|connection| connection.waiting.remove(&number));
@@ -330,12 +337,33 @@ impl Shims {
                 if expected {
                     let _already_gone = epoll::delete(&self.epoll, &**socket);
                 } else {
-                    self.remove(id);
-                    drop(self.events.send(ShimEvent::Lost { id: id.to_owned() }));
+                    let _already_gone = epoll::delete(&self.epoll, &**socket);
+                    self.tell(id, ShimEvent::Lost { id: id.to_owned() });
                 }
                 false
             }
         }
+    }
+
+    /// Passes an event on, or keeps it while the container is being looked for. With its shim a connection goes.
+    fn tell(&self, id: &str, event: ShimEvent) {
+        let lost = matches!(event, ShimEvent::Lost { .. });
+        let mut inner = self.lock();
+        if let Some(connection) = inner.connections.get_mut(id) {
+            connection.ended |= matches!(&event, ShimEvent::Exited { exec, .. } if exec.is_empty());
+            if let Some(held) = &mut connection.held {
+                held.push(event);
+                if lost {
+                    connection.waiting.clear();
+                }
+                return;
+            }
+        }
+        drop(inner);
+        if lost {
+            self.remove(id);
+        }
+        drop(self.events.send(event));
     }
 }
 
