@@ -81,8 +81,7 @@ mod tests {
 
     #[test]
     fn options_stand_in_columns() {
-        let expected = "\
-  -a, --all           Everything, also what one would not
+        let expected = "  -a, --all           Everything, also what one would not
                       expect to be shown by a command of this
                       name
       --gpus list     Devices [not supported yet: no devices]
