@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// Writes a file so that a reader, also one after a power cut, sees the old content or the new: temporary file, fsync, rename,
@@ -10,12 +11,20 @@ use std::path::Path;
 /// # Errors
 /// A failing disk; the old file stays then.
 pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_atomic_with_mode(path, content, 0o666)
+}
+
+/// As [`write_atomic`], with the permissions of the file; the umask applies.
+///
+/// # Errors
+/// A failing disk; the old file stays then.
+pub fn write_atomic_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
     let mut random = [0; 6];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let temporary = path.with_file_name(format!(".{name}.{}", hex::encode(random)));
     let result = (|| {
-        let mut file = File::create_new(&temporary)?;
+        let mut file = File::options().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         file.sync_data()?;
         std::fs::rename(&temporary, path)

@@ -6,5 +6,5 @@ mod file;
 mod trash;
 
 pub use db::{Db, DbError};
-pub use file::write_atomic;
+pub use file::{write_atomic, write_atomic_with_mode};
 pub use trash::Trash;

@@ -62,7 +62,10 @@ pub fn pack_below(
 }
 
 /// Packs one file, link or special file under a name.
-pub(crate) fn pack_one(parent: BorrowedFd<'_>, name: &OsStr, path: &[u8], out: impl Write) -> io::Result<()> {
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_one(parent: BorrowedFd<'_>, name: &OsStr, path: &[u8], out: impl Write) -> io::Result<()> {
     let mut packer = Packer { writer: Writer::new(out), mode: PackMode::Plain, seen: HashMap::new(), done: Packed::default() };
     packer.entry(parent, name, path)?;
     packer.writer.finish()?;

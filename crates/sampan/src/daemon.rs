@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::options::Options;
+use crate::start;
 
 /// `daemon`, `daemon status`, `daemon stop`.
 pub(crate) fn main(words: &[String], as_dockerd: bool) -> anyhow::Result<()> {
@@ -32,24 +33,26 @@ fn run(options: &Options) -> anyhow::Result<()> {
     }
     let level = if options.log_level == "fatal" { "error" } else { &options.log_level };
     tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).with_ansi(false).init();
+    let apart = if options.started_by_client { Some(start::come_apart()) } else { None };
     // Kept open as long as the daemon lives: the lock is in it.
     let engine = build(options)?;
     let listeners = options.hosts.iter().map(|host| listen(host, &options.group)).collect::<anyhow::Result<Vec<_>>>()?;
     std::fs::write(&options.pidfile, std::process::id().to_string()).with_context(|| format!("write {}", options.pidfile.display()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(128).enable_all().build()?;
-    let stop_containers = runtime.block_on(until_signal(listeners, Arc::clone(&engine)))?;
+    let stop_containers = runtime.block_on(until_signal(listeners, Arc::clone(&engine), options.started_by_client))?;
     engine.shutdown(stop_containers || !options.live_restore);
     drop(std::fs::remove_file(&options.pidfile));
     for socket in options.hosts.iter().filter_map(|host| host.strip_prefix("unix://")) {
         drop(std::fs::remove_file(socket));
     }
     runtime.shutdown_background();
+    drop(apart);
     Ok(())
 }
 
 /// Opens every room, lowest first.
 fn build(options: &Options) -> anyhow::Result<Arc<Engine>> {
-    sampan_layers_private(&options.exec_root)?;
+    make_exec_root(&options.exec_root)?;
     let store = Arc::new(Store::open(&options.data_root)?);
     let instance = instance(&options.data_root);
     let net = if options.bridge == "none" { None } else { Some(Arc::new(open_net(options, &instance)?)) };
@@ -84,9 +87,9 @@ fn open_net(options: &Options, instance: &str) -> anyhow::Result<Net> {
     Ok(Net::open(NetConfig { instance: instance.to_owned(), bridge, subnet, mtu: options.mtu })?)
 }
 
-fn sampan_layers_private(path: &Path) -> anyhow::Result<()> {
+fn make_exec_root(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("make {}", path.display()))
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).with_context(|| format!("make {}", path.display()))
 }
 
 fn listen(host: &str, group: &str) -> anyhow::Result<Listener> {
@@ -112,13 +115,16 @@ fn listen(host: &str, group: &str) -> anyhow::Result<Listener> {
 }
 
 /// Serves until SIGTERM or SIGINT (containers as configured) or SIGUSR2 (containers are stopped).
-async fn until_signal(listeners: Vec<Listener>, engine: Arc<Engine>) -> anyhow::Result<bool> {
+async fn until_signal(listeners: Vec<Listener>, engine: Arc<Engine>, client_waits: bool) -> anyhow::Result<bool> {
     let (tell, shutdown) = watch::channel(false);
     let config = ServerConfig { listeners, engine, shutdown, version: env!("CARGO_PKG_VERSION").to_owned() };
     let server = tokio::spawn(serve(config));
     let (mut terminate, mut interrupt, mut all) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::user_defined2())?);
     tracing::info!("the engine is ready");
+    if client_waits {
+        start::tell_ready();
+    }
     let stop_containers = tokio::select! {
         _ = terminate.recv() => false,
         _ = interrupt.recv() => false,
@@ -150,7 +156,7 @@ fn status(words: &[String]) -> anyhow::Result<()> {
     let options = Options::parse(words, false)?;
     let socket = socket_of(&options);
     if !answers(&socket) {
-        bail!("no engine answers at {}\nHint: start it with: sampan daemon", socket.display());
+        bail!("no engine answers at {}\nHint: it starts by itself at the first command of root, or in the foreground with: sampan daemon", socket.display());
     }
     let pid = std::fs::read_to_string(&options.pidfile).unwrap_or_default();
     println!("running: pid {}, socket {}, data root {}", pid.trim(), socket.display(), options.data_root.display());

@@ -32,12 +32,14 @@ pub(crate) struct Options {
     pub(crate) mtu: u32,
     /// A small init for every container.
     pub(crate) init: bool,
+    /// A command line started it and waits for it: it leaves the session and says when it is ready.
+    pub(crate) started_by_client: bool,
 }
 
 /// Flags that take a value, those that may stand alone, and those that are known but not offered yet.
 const VALUES: &[&str] =
     &["data-root", "exec-root", "pidfile", "config-file", "host", "group", "log-level", "cgroup-parent", "bridge", "bip", "mtu"];
-const TRUTHS: &[&str] = &["live-restore", "debug", "init"];
+const TRUTHS: &[&str] = &["live-restore", "debug", "init", "started-by-client"];
 const LATER: &[&str] = &["tls", "tlsverify", "tlscacert", "tlscert", "tlskey", "registry-mirror", "insecure-registry"];
 
 impl Options {
@@ -58,6 +60,7 @@ impl Options {
             bip: String::new(),
             mtu: 1500,
             init: false,
+            started_by_client: false,
         };
         let file = pairs.iter().find(|(key, _)| key == "config-file").map(|(_, value)| value.clone());
         options.read_file(&file.clone().unwrap_or_else(|| format!("/etc/{name}/daemon.json")), file.is_some())?;
@@ -122,6 +125,7 @@ impl Options {
             }
             "live-restore" => self.live_restore = truth()?,
             "init" => self.init = truth()?,
+            "started-by-client" => self.started_by_client = truth()?,
             "cgroup-parent" => value.clone_into(&mut self.cgroup_parent),
             "bridge" => value.clone_into(&mut self.bridge),
             "bip" => value.clone_into(&mut self.bip),

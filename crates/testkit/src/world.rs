@@ -94,13 +94,33 @@ impl World {
         let docker =
             setup::docker_cli().expect("the docker CLI is missing: set SAMPAN_DOCKER_CLI (./test installs it where the peers are)");
         world.link(&docker, "docker");
+        world.write_archives();
+        world
+    }
+
+    /// The same with our own command line under the name `docker`.
+    ///
+    /// # Panics
+    /// When the machine lacks what it takes.
+    #[must_use]
+    pub fn with_our_docker() -> Self {
+        let world = Self::start(WorldOptions::default());
+        std::os::unix::fs::symlink(setup::sampan(), world.folder.join("bin/docker")).expect("a link in the world's folder");
+        world.write_archives();
+        world
+    }
+
+    /// Writes `box.tar` (a docker-archive) and `rootfs.tar` into the folder that commands run in.
+    ///
+    /// # Panics
+    /// When busybox cannot be read or the folder not be written.
+    pub fn write_archives(&self) {
         let busybox = setup::busybox();
         let write = |name: &str, bytes: std::io::Result<Vec<u8>>| {
-            crate::images::write(&world.folder.join("work").join(name), &bytes.expect("busybox can be read")).expect("a file")
+            crate::images::write(&self.folder.join("work").join(name), &bytes.expect("busybox can be read")).expect("a file")
         };
         write("box.tar", crate::images::docker_archive(&busybox, "box:latest"));
         write("rootfs.tar", crate::images::rootfs(&busybox));
-        world
     }
 
     /// Puts a program first in the PATH of the world's commands, under another name.

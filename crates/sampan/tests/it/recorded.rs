@@ -2,36 +2,29 @@
 
 use sampan_testkit::{World, setup, transcript};
 
-fn replay(name: &str) {
+fn cases(name: &str) -> Vec<transcript::Case> {
     let path = setup::root().join(format!("crates/sampan/tests/recorded/{name}.txt"));
     let cases = transcript::parse(&std::fs::read_to_string(path).expect("a recorded transcript"));
     assert!(cases.len() > 10, "the transcript was recorded");
-    let world = World::with_docker();
+    cases
+}
+
+fn replay(name: &str, world: &World) {
+    let cases = cases(name);
     let differences = transcript::replay(&cases, |line| world.sh(line));
     assert!(differences.is_empty(), "{} of {} differ from what was recorded:\n{}", differences.len(), cases.len(), differences.join("\n"));
 }
 
-#[test]
-fn run() {
-    replay("run");
+/// Each theme through the unmodified docker command line, and through ours under its name.
+macro_rules! themes {
+    ($($name:ident),*) => {
+        mod through_docker {
+            $(#[test] fn $name() { super::replay(stringify!($name), &super::World::with_docker()); })*
+        }
+        mod through_ours {
+            $(#[test] fn $name() { super::replay(stringify!($name), &super::World::with_our_docker()); })*
+        }
+    };
 }
 
-#[test]
-fn lifecycle() {
-    replay("lifecycle");
-}
-
-#[test]
-fn images() {
-    replay("images");
-}
-
-#[test]
-fn streams() {
-    replay("streams");
-}
-
-#[test]
-fn storage() {
-    replay("storage");
-}
+themes!(run, lifecycle, images, streams, storage);

@@ -1,0 +1,44 @@
+//! Commands of Docker that are not there yet: each says so, and why.
+
+
+use crate::error::CliError;
+
+const REGISTRIES: &str = "registries come with the next version";
+const BUILDER: &str = "the builder comes with the next version";
+const SWARM: &str = "there is no swarm";
+
+/// Names and reasons.
+const LATER: &[(&str, &str)] = &[
+    ("build", BUILDER),
+    ("image build", BUILDER),
+    ("builder", BUILDER),
+    ("push", REGISTRIES),
+    ("image push", REGISTRIES),
+    ("login", REGISTRIES),
+    ("logout", REGISTRIES),
+    ("search", REGISTRIES),
+    ("manifest", REGISTRIES),
+    ("registry", REGISTRIES),
+    ("trust", "signatures come later"),
+    ("scan", "the scanner comes later"),
+    ("checkpoint", "checkpoints are not there"),
+    ("container checkpoint", "checkpoints are not there"),
+    ("plugin", "engine plugins are not there"),
+    ("volume update", "cluster volumes need a swarm"),
+    ("config", SWARM),
+    ("node", SWARM),
+    ("secret", SWARM),
+    ("service", SWARM),
+    ("stack", SWARM),
+    ("swarm", SWARM),
+];
+
+/// Why a command is not there.
+pub(crate) fn reason(words: &[String]) -> Option<CliError> {
+    LATER.iter().find_map(|(path, reason)| {
+        let path_words: Vec<&str> = path.split(' ').collect();
+        let fits = words.len() >= path_words.len() && path_words.iter().zip(words).all(|(left, right)| left == right);
+        fits.then(|| CliError::unsupported(path, reason))
+    })
+}
+
