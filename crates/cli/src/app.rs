@@ -103,7 +103,10 @@ impl App {
         if name.is_empty() || name == "default" {
             return default(&self.default_host());
         }
-        let context = self.config.context(name).map_err(|error| CliError::new(format!("Failed to initialize: unable to resolve docker endpoint: {}", error.text)))?;
+        let context = self
+            .config
+            .context(name)
+            .map_err(|error| CliError::new(format!("Failed to initialize: unable to resolve docker endpoint: {}", error.text)))?;
         Ok((name.to_owned(), context.host().to_owned()))
     }
 

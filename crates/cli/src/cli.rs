@@ -1,7 +1,5 @@
 //! From words to a command: global flags, the tree, help, errors, exit codes.
 
-use std::future::Future;
-
 use sampan_gotext::flags::{self, Help, Matches};
 use sampan_ui::help;
 
@@ -62,14 +60,17 @@ fn dispatch(environment: Environment, words: &[String]) -> Outcome {
         return complete::print(environment, &words[1..]);
     }
     let global = flags::parse(&[GLOBAL], words, false).map_err(|error| {
-        CliError::new(format!("{error}\n\nUsage:  {program} [OPTIONS] COMMAND [ARG...]\n\nRun '{program} --help' for more information")).code(125)
+        CliError::new(format!("{error}\n\nUsage:  {program} [OPTIONS] COMMAND [ARG...]\n\nRun '{program} --help' for more information"))
+            .code(125)
     })?;
     refuse_later(&[GLOBAL], &global, 125)?;
     if global.truth("version") {
         return print_version(&program);
     }
     check_level(&global)?;
-    let app = |called: &str| -> Outcome<App> { Ok(App::new(environment.clone(), global.clone(), read_config(&environment, &global)?, called.to_owned())) };
+    let app = |called: &str| -> Outcome<App> {
+        Ok(App::new(environment.clone(), global.clone(), read_config(&environment, &global)?, called.to_owned()))
+    };
     let rest = &global.words;
     let Some(first) = rest.first().filter(|_| global.help.is_none()) else {
         let app = app("")?;
@@ -123,7 +124,11 @@ fn print_version(program: &str) -> Outcome {
 
 fn check_level(global: &Matches) -> Outcome<()> {
     let level = global.text("log-level");
-    if ["debug", "info", "warn", "error", "fatal"].contains(&level) { Ok(()) } else { Err(CliError::new(format!("Unable to parse logging level: {level}"))) }
+    if ["debug", "info", "warn", "error", "fatal"].contains(&level) {
+        Ok(())
+    } else {
+        Err(CliError::new(format!("Unable to parse logging level: {level}")))
+    }
 }
 
 fn read_config(environment: &Environment, global: &Matches) -> Outcome<Config> {
@@ -148,7 +153,8 @@ fn refuse_later(flags: &[&[flags::Flag]], matches: &Matches, code: u8) -> Outcom
 fn parse(app: &App, command: &Command, words: &[String]) -> Outcome<Matches> {
     let mut matches = flags::parse(command.flags, words, command.interspersed).map_err(|error| {
         let program = app.program();
-        CliError::new(format!("{error}\n\nUsage:  {}\n\nRun '{program} {} --help' for more information", usage(app, command), app.called)).code(125)
+        CliError::new(format!("{error}\n\nUsage:  {}\n\nRun '{program} {} --help' for more information", usage(app, command), app.called))
+            .code(125)
     })?;
     // `run` and `create` list `--help` themselves, because `-h` is the host name there.
     if matches.truth("help") {
@@ -186,7 +192,10 @@ fn no_command(app: &App, words: &[String]) -> Outcome {
             drop(block_on(async { app.client()?.server().await.map(drop) }));
             return Err(plugins::run(app, &plugin, words));
         }
-        return Err(CliError::new(format!("{program}: unknown command: {program} {}\n\nRun '{program} --help' for more information", words[0])));
+        return Err(CliError::new(format!(
+            "{program}: unknown command: {program} {}\n\nRun '{program} --help' for more information",
+            words[0]
+        )));
     };
     let matches = flags::parse(&[], &words[1..], true).map_err(|error| {
         CliError::new(format!("{error}\n\nUsage:  {program} {group}\n\nRun '{program} {group} --help' for more information")).code(125)

@@ -2,7 +2,6 @@
 //!
 //! Parsing, help and completion are all made from this.
 
-use std::future::Future;
 use std::pin::Pin;
 
 use sampan_gotext::flags::{Flag, Matches};

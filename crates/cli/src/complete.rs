@@ -143,11 +143,26 @@ fn things(app: &App, things: Things, index: usize) -> Candidates {
         Things::Running => containers(app, r#"{"status":{"running":true,"paused":true}}"#),
         Things::Stopped => containers(app, r#"{"status":{"exited":true,"created":true,"dead":true}}"#),
         Things::Images => images(app),
-        Things::ImageThenFiles => if index == 0 { images(app) } else { files() },
-        Things::RunningThenFiles => if index == 0 { containers(app, r#"{"status":{"running":true}}"#) } else { files() },
+        Things::ImageThenFiles => {
+            if index == 0 {
+                images(app)
+            } else {
+                files()
+            }
+        }
+        Things::RunningThenFiles => {
+            if index == 0 {
+                containers(app, r#"{"status":{"running":true}}"#)
+            } else {
+                files()
+            }
+        }
         Things::Volumes => names(app, "/volumes", &["Volumes"], "Name"),
         Things::Networks => names(app, "/networks", &[], "Name"),
-        Things::Contexts => std::iter::once("default".to_owned()).chain(app.config.contexts().into_iter().map(|context| context.name)).map(|name| (name, String::new())).collect(),
+        Things::Contexts => std::iter::once("default".to_owned())
+            .chain(app.config.contexts().into_iter().map(|context| context.name))
+            .map(|name| (name, String::new()))
+            .collect(),
         Things::CopyEnds => containers(app, "").into_iter().map(|(name, about)| (name + ":", about)).chain(files()).collect(),
         Things::Shells => ["bash", "zsh", "fish"].iter().map(|shell| pair(shell, "")).collect(),
     }
@@ -172,7 +187,11 @@ fn containers(app: &App, filters: &str) -> Candidates {
 
 fn images(app: &App) -> Candidates {
     let Some(list) = ask(app, "/images/json", &[]) else { return Vec::new() };
-    list.items().iter().flat_map(|image| image.texts("RepoTags")).map(|name| pair(name.strip_suffix(":latest").unwrap_or(name), "")).collect()
+    list.items()
+        .iter()
+        .flat_map(|image| image.texts("RepoTags"))
+        .map(|name| pair(name.strip_suffix(":latest").unwrap_or(name), ""))
+        .collect()
 }
 
 fn names(app: &App, path: &str, keys: &[&str], name: &str) -> Candidates {

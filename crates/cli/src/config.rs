@@ -12,11 +12,11 @@ const LARGEST: u64 = 16 << 20;
 
 /// Where the client's files lie, and what `config.json` says.
 #[derive(Debug, Clone, Default)]
-pub struct Config {
+pub(crate) struct Config {
     /// The folder.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// What the file holds; an empty object without one.
-    pub value: Value,
+    pub(crate) value: Value,
 }
 
 impl Config {
@@ -24,19 +24,24 @@ impl Config {
     ///
     /// # Errors
     /// When it is there and cannot be read or is no JSON object.
-    pub fn read(folder: PathBuf) -> Outcome<Self> {
+    pub(crate) fn read(folder: PathBuf) -> Outcome<Self> {
         let path = folder.join("config.json");
         let value = match read_small(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| CliError::new(format!("WARNING: Error parsing config file ({}): {error}", path.display())))?,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Value::Object(serde_json::Map::default()),
-            Err(error) => return Err(CliError::new(format!("WARNING: Error loading config file: open {}: {}", path.display(), errno_text(&error)))),
+            Ok(text) => serde_json::from_slice(&text)
+                .map_err(|error| CliError::new(format!("WARNING: Error parsing config file ({}): {error}", path.display())))?,
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                Value::Object(serde_json::Map::default())
+            }
+            Err(error) => {
+                return Err(CliError::new(format!("WARNING: Error loading config file: open {}: {}", path.display(), errno_text(&error))));
+            }
         };
         Ok(Self { folder, value })
     }
 
     /// A text of the file.
     #[must_use]
-    pub fn text(&self, key: &str) -> &str {
+    pub(crate) fn text(&self, key: &str) -> &str {
         self.value.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
@@ -44,7 +49,7 @@ impl Config {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn set(&mut self, key: &str, value: Option<Value>) -> Outcome<()> {
+    pub(crate) fn set(&mut self, key: &str, value: Option<Value>) -> Outcome<()> {
         let path = self.folder.join("config.json");
         let Some(map) = self.value.as_object_mut() else { return Err(CliError::new(format!("{} holds no JSON object", path.display()))) };
         match value {
@@ -54,7 +59,8 @@ impl Config {
         make_folder(&self.folder)?;
         let mut text = String::new();
         write_tabbed(&self.value, 0, &mut text);
-        sampan_durable::write_atomic_with_mode(&path, text.as_bytes(), 0o600).map_err(|error| CliError::file("write", path.display(), &error))
+        sampan_durable::write_atomic_with_mode(&path, text.as_bytes(), 0o600)
+            .map_err(|error| CliError::file("write", path.display(), &error))
     }
 
     /// The folder of a context's description.
@@ -64,7 +70,7 @@ impl Config {
 
     /// The folder of a context's certificates.
     #[must_use]
-    pub fn tls(&self, name: &str) -> PathBuf {
+    pub(crate) fn tls(&self, name: &str) -> PathBuf {
         self.folder.join("contexts/tls").join(hex::encode(Sha256::digest(name.as_bytes())))
     }
 
@@ -72,17 +78,19 @@ impl Config {
     ///
     /// # Errors
     /// `context "x": context not found: open …`.
-    pub fn context(&self, name: &str) -> Outcome<Context> {
+    pub(crate) fn context(&self, name: &str) -> Outcome<Context> {
         let path = self.meta(name);
-        let text = read_small(&path)
-            .map_err(|error| CliError::new(format!("context \"{name}\": context not found: open {}: {}", path.display(), errno_text(&error))))?;
-        let value = serde_json::from_slice(&text).map_err(|error| CliError::new(format!("context \"{name}\": parsing {}: {error}", path.display())))?;
+        let text = read_small(&path).map_err(|error| {
+            CliError::new(format!("context \"{name}\": context not found: open {}: {}", path.display(), errno_text(&error)))
+        })?;
+        let value = serde_json::from_slice(&text)
+            .map_err(|error| CliError::new(format!("context \"{name}\": parsing {}: {error}", path.display())))?;
         Ok(Context { name: name.to_owned(), value })
     }
 
     /// All contexts that were made, sorted by name.
     #[must_use]
-    pub fn contexts(&self) -> Vec<Context> {
+    pub(crate) fn contexts(&self) -> Vec<Context> {
         let Ok(folders) = std::fs::read_dir(self.folder.join("contexts/meta")) else { return Vec::new() };
         let mut contexts: Vec<Context> = folders
             .filter_map(|folder| {
@@ -98,24 +106,27 @@ impl Config {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn put_context(&self, context: &Context) -> Outcome<()> {
+    pub(crate) fn put_context(&self, context: &Context) -> Outcome<()> {
         let path = self.meta(&context.name);
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
         }
         let text = context.value.to_string();
-        sampan_durable::write_atomic_with_mode(&path, text.as_bytes(), 0o644).map_err(|error| CliError::file("write", path.display(), &error))
+        sampan_durable::write_atomic_with_mode(&path, text.as_bytes(), 0o644)
+            .map_err(|error| CliError::file("write", path.display(), &error))
     }
 
     /// Removes a context.
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn remove_context(&self, name: &str) -> Outcome<()> {
+    pub(crate) fn remove_context(&self, name: &str) -> Outcome<()> {
         let meta = self.meta(name);
         for folder in [meta.parent(), Some(self.tls(name).as_path())].into_iter().flatten() {
             match std::fs::remove_dir_all(folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(CliError::file("remove", folder.display(), &error)),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(CliError::file("remove", folder.display(), &error));
+                }
                 _ => {}
             }
         }
@@ -125,31 +136,32 @@ impl Config {
 
 /// A named way to an engine.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub(crate) struct Context {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// `{"Name":…,"Metadata":{"Description":…},"Endpoints":{"docker":{"Host":…,"SkipTLSVerify":…}}}`.
-    pub value: Value,
+    pub(crate) value: Value,
 }
 
 impl Context {
     /// A context with an endpoint.
     #[must_use]
-    pub fn new(name: &str, description: &str, host: &str, skip_verify: bool) -> Self {
+    pub(crate) fn new(name: &str, description: &str, host: &str, skip_verify: bool) -> Self {
         let metadata = if description.is_empty() { serde_json::json!({}) } else { serde_json::json!({ "Description": description }) };
-        let value = serde_json::json!({"Name": name, "Metadata": metadata, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": skip_verify}}});
+        let value =
+            serde_json::json!({"Name": name, "Metadata": metadata, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": skip_verify}}});
         Self { name: name.to_owned(), value }
     }
 
     /// Where the engine listens.
     #[must_use]
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         self.value.pointer("/Endpoints/docker/Host").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// What the user wrote about it.
     #[must_use]
-    pub fn description(&self) -> &str {
+    pub(crate) fn description(&self) -> &str {
         self.value.pointer("/Metadata/Description").and_then(Value::as_str).unwrap_or_default()
     }
 }

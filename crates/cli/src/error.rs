@@ -18,7 +18,7 @@ pub struct CliError {
 }
 
 /// What commands return: their exit code.
-pub type Outcome<T = u8> = Result<T, CliError>;
+pub(crate) type Outcome<T = u8> = Result<T, CliError>;
 
 impl CliError {
     /// A failure with exit code 1.
@@ -68,7 +68,7 @@ impl CliError {
 
 /// An errno as Go prints it.
 #[must_use]
-pub fn errno_text(error: &std::io::Error) -> String {
+pub(crate) fn errno_text(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut characters = text.chars();

@@ -34,7 +34,7 @@ impl Listing<'_> {
         let (table, template) = self.template();
         let template = unescape(template);
         let parsed = Template::parse(&template).map_err(|error| CliError::new(format!("template parsing error: {error}")))?;
-        let fail = |error: sampan_gotext::template::TemplateError| CliError::new(format!("failed to execute template: {error}"));
+        let fail = |error: sampan_gotext::template::TemplateError| CliError::new(format!("template parsing error: {error}"));
         let mut out = String::new();
         for row in rows {
             let mut row = row.clone();
@@ -48,7 +48,7 @@ impl Listing<'_> {
         let mut heads = Record::new("");
         heads.fields = self.heads.iter().map(|(field, head)| ((*field).to_owned(), Value::from(*head))).collect();
         heads.labels = Some(BTreeMap::new());
-        let heads = Template::parse(&heads_only(&template)).and_then(|template| template.execute(&heads.into())).unwrap_or_default();
+        let heads = parsed.heads().execute(&heads.into()).map_err(fail)?;
         Ok(tabulate(&format!("{heads}\n{out}"), DOCKER))
     }
 
@@ -70,35 +70,6 @@ impl Listing<'_> {
 /// `\t` and `\n` of a shell's single quotes.
 fn unescape(template: &str) -> String {
     template.replace("\\t", "\t").replace("\\n", "\n")
-}
-
-/// The template for the line of heads: labels show their name, and functions that change texts leave heads alone.
-fn heads_only(template: &str) -> String {
-    let mut out = String::new();
-    let mut rest = template;
-    while let Some(start) = rest.find("{{") {
-        out.push_str(&rest[..start]);
-        let Some(end) = rest[start..].find("}}") else { break };
-        let action = &rest[start + 2..start + end];
-        let label = action.split(".Label ").nth(1).map(|name| name.trim().trim_matches(['"', '`']));
-        match label {
-            Some(name) => {
-                let name = name.split(['"', '`', ' ']).next().unwrap_or_default();
-                let short = name.rsplit(['.', '/']).next().unwrap_or(name);
-                out.push_str(&short.replace(['-', '_'], " "));
-            }
-            None => {
-                let field = action.split_whitespace().map(|word| word.trim_matches(['(', ')'])).find(|word| word.starts_with('.') && word.len() > 1);
-                match field {
-                    Some(field) => out.push_str(&format!("{{{{{field}}}}}")),
-                    None => out.push_str(&rest[start..start + end + 2]),
-                }
-            }
-        }
-        rest = &rest[start + end + 2..];
-    }
-    out.push_str(rest);
-    out
 }
 
 /// JSON as a value of templates; objects are structs, so that keys keep their order.
@@ -189,13 +160,16 @@ mod tests {
     #[test]
     fn lists_are_shown_in_all_forms() {
         assert_eq!(show("").as_deref(), Ok("CONTAINER ID   NAMES\nabc            web\n"));
-        assert_eq!(show("table {{.Names}}\\t{{upper .ID}}\\t{{.Label \"com.example.role\"}}").as_deref(), Ok("NAMES     CONTAINER ID   role\nweb       ABC            db\n"));
+        assert_eq!(
+            show("table {{.Names}}\\t{{upper .ID}}\\t{{.Label \"com.example.role\"}}").as_deref(),
+            Ok("NAMES     CONTAINER ID   role\nweb       ABC            db\n")
+        );
         assert_eq!(show("{{.Names}}").as_deref(), Ok("web\n"));
         assert_eq!(show("raw").as_deref(), Ok("id: abc\n"));
         assert_eq!(show("json").as_deref(), Ok("{\"ID\":\"abc\",\"Names\":\"web\"}\n"));
         assert_eq!(
             show("{{.Nosuch}}").unwrap_err(),
-            "failed to execute template: template: :1:2: executing \"\" at <.Nosuch>: can't evaluate field Nosuch in type *formatter.ContainerContext"
+            "template parsing error: template: :1:2: executing \"\" at <.Nosuch>: can't evaluate field Nosuch in type *formatter.ContainerContext"
         );
     }
 

@@ -20,7 +20,9 @@ fn folders(app: &App) -> Vec<PathBuf> {
     let extra = app.config.value.get("cliPluginsExtraDirs").and_then(|list| list.as_array());
     folders.extend(extra.into_iter().flatten().filter_map(|folder| folder.as_str()).map(PathBuf::from));
     folders.push(app.config.folder.join("cli-plugins"));
-    folders.extend(["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"].map(|place| PathBuf::from(place).join("docker/cli-plugins")));
+    folders.extend(
+        ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"].map(|place| PathBuf::from(place).join("docker/cli-plugins")),
+    );
     folders
 }
 

@@ -173,7 +173,7 @@ async fn forward(
             return;
         }
         if found {
-            drop(detached.send(()));
+            let _session_is_over = detached.send(());
             return;
         }
     }
@@ -258,7 +258,7 @@ impl Output {
                     break;
                 }
             }
-            drop(tell.send(()));
+            let _session_is_over = tell.send(());
         });
         Self::Thread { batch: Vec::new(), queue, done }
     }
@@ -275,9 +275,7 @@ impl Output {
     async fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Straight => Ok(()),
-            Self::Thread { batch, queue, .. } => {
-                queue.send(std::mem::take(batch)).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
-            }
+            Self::Thread { batch, queue, .. } => queue.send(std::mem::take(batch)).await.map_err(|_| io::ErrorKind::BrokenPipe.into()),
         }
     }
 

@@ -156,7 +156,10 @@ fn status(words: &[String]) -> anyhow::Result<()> {
     let options = Options::parse(words, false)?;
     let socket = socket_of(&options);
     if !answers(&socket) {
-        bail!("no engine answers at {}\nHint: it starts by itself at the first command of root, or in the foreground with: sampan daemon", socket.display());
+        bail!(
+            "no engine answers at {}\nHint: it starts by itself at the first command of root, or in the foreground with: sampan daemon",
+            socket.display()
+        );
     }
     let pid = std::fs::read_to_string(&options.pidfile).unwrap_or_default();
     println!("running: pid {}, socket {}, data root {}", pid.trim(), socket.display(), options.data_root.display());

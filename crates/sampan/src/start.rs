@@ -25,8 +25,11 @@ const CGROUP: &str = "sampan-engine";
 pub(crate) fn start_engine() -> Result<(), CliError> {
     let fail = |what: &str, error: &dyn std::fmt::Display| CliError::new(format!("cannot start the engine: {what}: {error}"));
     if !rustix::process::geteuid().is_root() {
-        return Err(CliError::new(format!("Cannot connect to the Docker daemon at unix://{}. Is the docker daemon running?", sampan_cli::SOCKET))
-            .hint("only root can start the engine: try sudo"));
+        return Err(CliError::new(format!(
+            "Cannot connect to the Docker daemon at unix://{}. Is the docker daemon running?",
+            sampan_cli::SOCKET
+        ))
+        .hint("only root can start the engine: try sudo"));
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o711).create(FOLDER).map_err(|error| fail(FOLDER, &error))?;
     let lock = File::options().create(true).append(true).mode(0o600).open(Path::new(FOLDER).join("start.lock"));
@@ -52,7 +55,10 @@ fn by_systemd() -> Result<(), CliError> {
     let started = Command::new("systemctl").args(["start", "sampan.service"]).stdin(Stdio::null()).status();
     match started {
         Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(CliError::new("cannot start the engine: systemctl start sampan.service failed").hint("see what it says: journalctl -u sampan")),
+        Ok(_) => {
+            Err(CliError::new("cannot start the engine: systemctl start sampan.service failed")
+                .hint("see what it says: journalctl -u sampan"))
+        }
         Err(error) => Err(CliError::new(format!("cannot start the engine: systemctl: {error}"))),
     }
 }
@@ -87,13 +93,18 @@ fn by_ourselves() -> Result<(), CliError> {
 fn tail(from: u64) -> String {
     let text = std::fs::read(LOG).unwrap_or_default();
     let text = text.get(usize::try_from(from).unwrap_or(0)..).unwrap_or_default();
-    String::from_utf8_lossy(text).lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim_start_matches("sampan: ").to_owned()
+    String::from_utf8_lossy(text)
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or_default()
+        .trim_start_matches("sampan: ")
+        .to_owned()
 }
 
 /// The engine's half: a session of its own, and a cgroup in each hierarchy. They go when this is dropped.
 pub(crate) fn come_apart() -> Apart {
     // Fails only for the leader of a process group, who has a session of its own already.
-    drop(rustix::process::setsid());
+    let _leads_already = rustix::process::setsid();
     let mut made = Vec::new();
     for root in hierarchies() {
         let own = root.join(CGROUP);
@@ -135,6 +146,6 @@ pub(crate) fn tell_ready() {
     drop(std::io::stdout().write_all(READY).and_then(|()| std::io::stdout().flush()));
     // What reads the pipe sees its end: standard output is nobody's from now on.
     if let Ok(null) = File::options().write(true).open("/dev/null") {
-        drop(rustix::stdio::dup2_stdout(&null));
+        let _pipe_stays = rustix::stdio::dup2_stdout(&null);
     }
 }

@@ -18,7 +18,14 @@ use crate::format::{Listing, plain, pretty};
 const DESCRIPTION: Flag = Flag::new("description", Kind::Text, "Description of the context");
 const DOCKER: Flag = Flag::new("docker", Kind::Other("stringToString"), "Where the engine is (host=tcp://myserver:2375)").default("[]");
 
-const fn words(paths: &'static [&'static str], usage: &'static str, about: &'static str, words: Words, flags: &'static [&'static [Flag]], run: for<'a> fn(&'a App, &'a Matches) -> crate::command::Running<'a>) -> Command {
+const fn words(
+    paths: &'static [&'static str],
+    usage: &'static str,
+    about: &'static str,
+    words: Words,
+    flags: &'static [&'static [Flag]],
+    run: for<'a> fn(&'a App, &'a Matches) -> crate::command::Running<'a>,
+) -> Command {
     Command { paths, usage, about, more: "", words, things: Things::Contexts, flags, interspersed: true, run }
 }
 
@@ -31,20 +38,46 @@ pub(super) const COMMANDS: &[Command] = &[
         &[&[DESCRIPTION, DOCKER, Flag::new("from", Kind::Text, "Take everything else from another context")]],
         |app, matches| Box::pin(create(app, matches)),
     ),
-    words(&["context ls", "context list"], "[OPTIONS]", "List contexts", Words::Exactly(0), &[&[FORMAT_TABLE, Flag::new("quiet", Kind::Bool, "Show names only").short('q')]], |app, matches| {
-        Box::pin(list(app, matches))
-    }),
-    words(&["context inspect"], "[OPTIONS] [CONTEXT] [CONTEXT...]", "Show all that is known about contexts", Words::Any, &[&[FORMAT]], |app, matches| {
-        Box::pin(inspect(app, matches))
-    }),
-    words(&["context rm", "context remove"], "CONTEXT [CONTEXT...]", "Remove contexts", Words::AtLeast(1), &[&[Flag::new("force", Kind::Bool, "Remove the context in use, too").short('f')]], |app, matches| {
-        Box::pin(remove(app, matches))
-    }),
+    words(
+        &["context ls", "context list"],
+        "[OPTIONS]",
+        "List contexts",
+        Words::Exactly(0),
+        &[&[FORMAT_TABLE, Flag::new("quiet", Kind::Bool, "Show names only").short('q')]],
+        |app, matches| Box::pin(list(app, matches)),
+    ),
+    words(
+        &["context inspect"],
+        "[OPTIONS] [CONTEXT] [CONTEXT...]",
+        "Show all that is known about contexts",
+        Words::Any,
+        &[&[FORMAT]],
+        |app, matches| Box::pin(inspect(app, matches)),
+    ),
+    words(
+        &["context rm", "context remove"],
+        "CONTEXT [CONTEXT...]",
+        "Remove contexts",
+        Words::AtLeast(1),
+        &[&[Flag::new("force", Kind::Bool, "Remove the context in use, too").short('f')]],
+        |app, matches| Box::pin(remove(app, matches)),
+    ),
     words(&["context show"], "", "Print the name of the context in use", Words::Exactly(0), &[], |app, _| Box::pin(show(app))),
-    words(&["context update"], "[OPTIONS] CONTEXT", "Change a context", Words::Exactly(1), &[&[DESCRIPTION, DOCKER]], |app, matches| Box::pin(update(app, matches))),
+    words(&["context update"], "[OPTIONS] CONTEXT", "Change a context", Words::Exactly(1), &[&[DESCRIPTION, DOCKER]], |app, matches| {
+        Box::pin(update(app, matches))
+    }),
     words(&["context use"], "CONTEXT", "Use a context from now on", Words::Exactly(1), &[], |app, matches| Box::pin(select(app, matches))),
-    words(&["context export"], "[OPTIONS] CONTEXT [FILE|-]", "Write a context to a tar archive", Words::Between(1, 2), &[], |app, matches| Box::pin(export(app, matches))),
-    words(&["context import"], "CONTEXT FILE|-", "Read a context from a tar archive", Words::Exactly(2), &[], |app, matches| Box::pin(import(app, matches))),
+    words(
+        &["context export"],
+        "[OPTIONS] CONTEXT [FILE|-]",
+        "Write a context to a tar archive",
+        Words::Between(1, 2),
+        &[],
+        |app, matches| Box::pin(export(app, matches)),
+    ),
+    words(&["context import"], "CONTEXT FILE|-", "Read a context from a tar archive", Words::Exactly(2), &[], |app, matches| {
+        Box::pin(import(app, matches))
+    }),
 ];
 
 /// Names are letters, digits and a few marks.
@@ -73,11 +106,14 @@ fn endpoint(app: &App, matches: &Matches) -> Outcome<Option<(String, bool)>> {
             Some(("from", name)) => host = host_of(app, name)?,
             Some(("skip-tls-verify", value)) => skip = value == "true",
             Some(("ca" | "cert" | "key", _)) => return Err(CliError::unsupported("--docker with certificates", "TLS comes later")),
-            Some((key, _)) => return Err(CliError::new(format!("unable to create docker endpoint config: unrecognized config key: {key}"))),
+            Some((key, _)) => {
+                return Err(CliError::new(format!("unable to create docker endpoint config: unrecognized config key: {key}")));
+            }
             None => return Err(CliError::new(format!("{field} must be formatted as key=value"))),
         }
     }
-    crate::remote::Endpoint::parse(&host).map_err(|error| CliError::new(format!("unable to create docker endpoint config: {}", error.text)))?;
+    crate::remote::Endpoint::parse(&host)
+        .map_err(|error| CliError::new(format!("unable to create docker endpoint config: {}", error.text)))?;
     Ok(Some((host, skip)))
 }
 
@@ -161,7 +197,7 @@ async fn list(app: &App, matches: &Matches) -> Outcome {
         type_name: "*formatter.clientContextContext",
     };
     app.print(&listing.show(&rows)?)?;
-    if app.environment.host.is_some() && !app.config.text("currentContext").is_empty() {
+    if app.environment.host.is_some() {
         app.warn("Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable.");
     }
     Ok(0)
@@ -290,8 +326,11 @@ async fn import(app: &App, matches: &Matches) -> Outcome {
         return Err(CliError::new(format!("context \"{name}\" already exists")));
     }
     let mut archive = Vec::new();
-    let input: Box<dyn std::io::Read> =
-        if source == "-" { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(source).map_err(|error| CliError::file("open", source, &error))?) };
+    let input: Box<dyn std::io::Read> = if source == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(source).map_err(|error| CliError::file("open", source, &error))?)
+    };
     input.take(10 << 20).read_to_end(&mut archive)?;
     let mut reader = Reader::new(&archive[..]);
     let bad = |error: &dyn std::fmt::Display| CliError::new(format!("cannot read {source}: {error}"));

@@ -46,16 +46,13 @@ fn end(text: &str) -> (Option<&str>, &str) {
         return (None, text);
     }
     match text.split_once(':') {
-        Some((container, path)) if !container.starts_with('.') => (Some(container), path),
+        Some((container, path)) if !container.starts_with('.') && !container.is_empty() => (Some(container), path),
         _ => (None, text),
     }
 }
 
 async fn copy(app: &App, matches: &Matches) -> Outcome {
     let (from, to) = (end(&matches.words[0]), end(&matches.words[1]));
-    if from.0 == Some("") || to.0 == Some("") {
-        return Err(CliError::new("container name cannot be empty"));
-    }
     if from.1.is_empty() {
         return Err(CliError::new("source can not be empty"));
     }
@@ -83,7 +80,10 @@ impl PathStat {
     const LINK: i64 = 1 << 27;
 
     fn of<T>(response: &Response<T>) -> Outcome<Self> {
-        let header = response.headers().get("X-Docker-Container-Path-Stat").ok_or_else(|| CliError::new("the engine did not tell what the path is"))?;
+        let header = response
+            .headers()
+            .get("X-Docker-Container-Path-Stat")
+            .ok_or_else(|| CliError::new("the engine did not tell what the path is"))?;
         let bad = |error: &dyn std::fmt::Display| CliError::new(format!("unable to decode container path stat header: {error}"));
         let text = base64::engine::general_purpose::STANDARD.decode(header.as_bytes()).map_err(|error| bad(&error))?;
         let json = Json::parse(&text).map_err(|error| bad(&error))?;
@@ -215,7 +215,8 @@ impl Read for FrameReader {
 
 /// Unpacks an archive whose entries stand below `root`: the first name is replaced, the files become ours.
 fn unpack(archive: impl Read + Send, place: &Place, root: &str) -> Outcome<u64> {
-    let folder = std::fs::File::open(&place.folder).map_err(|error| CliError::new(format!("open {}: {}", place.folder, errno_text(&error))))?;
+    let folder =
+        std::fs::File::open(&place.folder).map_err(|error| CliError::new(format!("open {}: {}", place.folder, errno_text(&error))))?;
     let (reader, writer) = io::pipe()?;
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     std::thread::scope(|scope| {
@@ -285,7 +286,8 @@ async fn upload(app: &App, matches: &Matches, source: &str, container: &str, tar
         existing = Some(found.is_directory());
     }
     let put = |folder: &str| {
-        let call = client.put(format!("/containers/{}/archive", escape(container))).query("path", folder).query("noOverwriteDirNonDir", "true");
+        let call =
+            client.put(format!("/containers/{}/archive", escape(container))).query("path", folder).query("noOverwriteDirNonDir", "true");
         if matches.truth("archive") { call.query("copyUIDGID", "true") } else { call }
     };
     let (mut sender, body) = channel();
@@ -303,7 +305,8 @@ async fn upload(app: &App, matches: &Matches, source: &str, container: &str, tar
     }
     let follow = matches.truth("follow-link") || source.ends_with('/') || means_contents(source);
     let facts = if follow { std::fs::metadata(source) } else { std::fs::symlink_metadata(source) };
-    let facts = facts.map_err(|error| CliError::new(format!("lstat {}: {}", absolute_here(source).unwrap_or_default(), errno_text(&error))))?;
+    let facts =
+        facts.map_err(|error| CliError::new(format!("lstat {}: {}", absolute_here(source).unwrap_or_default(), errno_text(&error))))?;
     let whole = absolute_here(source)?;
     let named = if means_contents(source) { format!("{whole}/.") } else { whole };
     let place = place(&target, existing, &named, facts.is_dir())?;
@@ -329,7 +332,8 @@ fn pack(path: &Path, is_directory: bool, name: &str, mut sender: Sender) -> Outc
     let packed = (|| {
         if is_directory {
             let folder = std::fs::File::open(path)?;
-            return pack_below(folder.as_fd(), name.as_bytes(), &mut sender, PackMode::Plain, !name.is_empty(), &Cancel::new()).map(|done| done.content);
+            return pack_below(folder.as_fd(), name.as_bytes(), &mut sender, PackMode::Plain, !name.is_empty(), &Cancel::new())
+                .map(|done| done.content);
         }
         let file = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

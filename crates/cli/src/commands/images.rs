@@ -20,7 +20,7 @@ use super::{FORCE, FORMAT_TABLE, ago, short_id};
 use crate::app::App;
 use crate::command::{Command, Things, Words};
 use crate::error::{CliError, Outcome};
-use crate::format::{Listing, labels};
+use crate::format::Listing;
 use crate::remote::{Body, channel, escape};
 
 const PLATFORM: Flag = Flag::new("platform", Kind::Text, "Platform, as os[/arch[/variant]]");
@@ -214,12 +214,20 @@ async fn list(app: &App, matches: &Matches) -> Outcome {
     let call = app.client()?.get("/images/json").query_if("all", matches.truth("all")).filters(&filters);
     let images = call.json().await?;
     let quiet = matches.truth("quiet");
-    let format = if matches.given("format") { matches.text("format") } else if quiet { "{{.ID}}" } else { app.config.text("imagesFormat") };
+    let format = if matches.given("format") {
+        matches.text("format")
+    } else if quiet {
+        "{{.ID}}"
+    } else {
+        app.config.text("imagesFormat")
+    };
     let digests = matches.truth("digests") || format.contains(".Digest");
     let rows: Vec<Record> = images.items().iter().flat_map(|image| rows(image, matches.truth("no-trunc"), digests)).collect();
     let table = match (quiet, digests) {
         (true, _) => "{{.ID}}",
-        (false, true) => "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{if .CreatedSince }}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}",
+        (false, true) => {
+            "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{if .CreatedSince }}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}"
+        }
         (false, false) => "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{if .CreatedSince }}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}",
     };
     let raw = "repository: {{.Repository}}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n";
@@ -288,7 +296,16 @@ async fn history(app: &App, matches: &Matches) -> Outcome {
                 .with("Comment", step.text("Comment"))
                 .with("CreatedAt", created_at_rfc(created))
                 .with("CreatedBy", if full { by } else { ellipsis(&by, 45) })
-                .with("CreatedSince", if created <= 0 { "N/A".into() } else if human { ago(created) } else { created_at_rfc(created) })
+                .with(
+                    "CreatedSince",
+                    if created <= 0 {
+                        "N/A".into()
+                    } else if human {
+                        ago(created)
+                    } else {
+                        created_at_rfc(created)
+                    },
+                )
                 .with("ID", short_id(step.text("Id"), full))
                 .with("Size", if human { size_with_digits(step.int("Size") as f64, 3) } else { step.int("Size").to_string() })
         })
@@ -304,10 +321,14 @@ async fn history(app: &App, matches: &Matches) -> Outcome {
     ];
     let listing = Listing {
         format: if quiet && !matches.given("format") { "{{.ID}}" } else { matches.text("format") },
-        table: if human { "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}" } else { "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}" },
+        table: if human {
+            "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
+        } else {
+            "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
+        },
         raw: "",
         heads: &heads,
-        type_name: "*formatter.historyContext",
+        type_name: "*image.historyContext",
     };
     app.print(&listing.show(&rows)?)?;
     Ok(0)
@@ -332,11 +353,26 @@ pub(super) fn platform(matches: &Matches) -> Outcome<String> {
         return Ok(String::new());
     }
     let parts: Vec<&str> = text.split('/').collect();
-    let valid = parts.len() <= 3 && parts.iter().all(|part| !part.is_empty() && part.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.')));
-    if !valid {
-        return Err(CliError::new(format!("invalid platform: {}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument", sampan_gotext::quote(text))));
+    let valid =
+        |part: &str| !part.is_empty() && part.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.'));
+    let quoted = sampan_gotext::quote(text);
+    if parts.len() > 3 {
+        return Err(CliError::new(format!("invalid platform: {quoted}: cannot parse platform specifier: invalid argument")));
     }
-    let mut pairs = vec![("architecture".to_owned(), Json::from(parts.get(1).copied().unwrap_or_default())), ("os".to_owned(), parts[0].into())];
+    if let Some(wrong) = parts.iter().position(|part| !valid(part)) {
+        let (what, pattern) = if wrong == 0 {
+            (
+                "an invalid OS component",
+                r#"OSAndVersion specifier component must match "^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.%-]*)((?:\\+[A-Za-z0-9_.%-]+)*)\\))?$""#,
+            )
+        } else {
+            ("an invalid component", r#"platform specifier component must match "^[A-Za-z0-9_.-]+$""#)
+        };
+        let part = sampan_gotext::quote(parts[wrong]);
+        return Err(CliError::new(format!("invalid platform: {part} is {what} of {quoted}: {pattern}: invalid argument")));
+    }
+    let mut pairs =
+        vec![("architecture".to_owned(), Json::from(parts.get(1).copied().unwrap_or_default())), ("os".to_owned(), parts[0].into())];
     if let Some(variant) = parts.get(2) {
         pairs.push(("variant".to_owned(), (*variant).into()));
     }
@@ -487,7 +523,11 @@ async fn remove(app: &App, matches: &Matches) -> Outcome {
             Ok(done) => {
                 for one in done.items() {
                     let deleted = one.text("Deleted");
-                    app.line(&if deleted.is_empty() { format!("Untagged: {}", one.text("Untagged")) } else { format!("Deleted: {deleted}") })?;
+                    app.line(&if deleted.is_empty() {
+                        format!("Untagged: {}", one.text("Untagged"))
+                    } else {
+                        format!("Deleted: {deleted}")
+                    })?;
                 }
             }
             Err(error) => {
@@ -524,7 +564,11 @@ pub(super) async fn prune_images(app: &App, filters: &[String], all: bool) -> Ou
         let mut text = "Deleted Images:\n".to_owned();
         for one in removed {
             let untagged = one.text("Untagged");
-            text.push_str(&if untagged.is_empty() { format!("deleted: {}\n", one.text("Deleted")) } else { format!("untagged: {untagged}\n") });
+            text.push_str(&if untagged.is_empty() {
+                format!("deleted: {}\n", one.text("Deleted"))
+            } else {
+                format!("untagged: {untagged}\n")
+            });
         }
         app.line(&text)?;
     }
@@ -571,7 +615,8 @@ async fn pull(app: &App, matches: &Matches) -> Outcome {
         app.line("Using default tag: latest")?;
     }
     let (repository, tag) = if all { (given.as_str(), "") } else { split_tag(&name) };
-    let platform = if matches.given("platform") { matches.text("platform") } else { app.environment.platform.as_deref().unwrap_or_default() };
+    let platform =
+        if matches.given("platform") { matches.text("platform") } else { app.environment.platform.as_deref().unwrap_or_default() };
     let call = app.client()?.post("/images/create").query("fromImage", repository).query_some("tag", tag).query_some("platform", platform);
     let response = call.send().await?;
     if quiet {

@@ -24,7 +24,14 @@ enum Kinds {
     Volume,
 }
 
-const fn one(paths: &'static [&'static str], usage: &'static str, about: &'static str, things: Things, flags: &'static [&'static [Flag]], run: for<'a> fn(&'a App, &'a Matches) -> Running<'a>) -> Command {
+const fn one(
+    paths: &'static [&'static str],
+    usage: &'static str,
+    about: &'static str,
+    things: Things,
+    flags: &'static [&'static [Flag]],
+    run: for<'a> fn(&'a App, &'a Matches) -> Running<'a>,
+) -> Command {
     Command { paths, usage, about, more: "", words: Words::AtLeast(1), things, flags, interspersed: true, run }
 }
 
@@ -39,9 +46,14 @@ pub(super) const COMMANDS: &[Command] = &[
         &[&[FORMAT, SIZE, Flag::new("type", Kind::Text, "Look among objects of a kind only: container, image, network, volume")]],
         |app, matches| Box::pin(any(app, matches)),
     ),
-    one(&["container inspect"], "[OPTIONS] CONTAINER [CONTAINER...]", "Show all that is known about containers", Things::Containers, &[&[FORMAT, SIZE]], |app, matches| {
-        Box::pin(of(app, matches, Kinds::Container))
-    }),
+    one(
+        &["container inspect"],
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        "Show all that is known about containers",
+        Things::Containers,
+        &[&[FORMAT, SIZE]],
+        |app, matches| Box::pin(of(app, matches, Kinds::Container)),
+    ),
     one(
         &["image inspect"],
         "[OPTIONS] IMAGE [IMAGE...]",
@@ -58,9 +70,14 @@ pub(super) const COMMANDS: &[Command] = &[
         &[&[FORMAT, Flag::new("verbose", Kind::Bool, "Show more for finding faults").short('v')]],
         |app, matches| Box::pin(of(app, matches, Kinds::Network)),
     ),
-    one(&["volume inspect"], "[OPTIONS] VOLUME [VOLUME...]", "Show all that is known about volumes", Things::Volumes, &[&[FORMAT]], |app, matches| {
-        Box::pin(of(app, matches, Kinds::Volume))
-    }),
+    one(
+        &["volume inspect"],
+        "[OPTIONS] VOLUME [VOLUME...]",
+        "Show all that is known about volumes",
+        Things::Volumes,
+        &[&[FORMAT]],
+        |app, matches| Box::pin(of(app, matches, Kinds::Volume)),
+    ),
 ];
 
 async fn find(client: &Client, matches: &Matches, kind: Kinds, name: &str) -> Outcome<Json> {
@@ -96,7 +113,9 @@ async fn any(app: &App, matches: &Matches) -> Outcome {
         return Err(CliError::new(if wanted.is_empty() {
             "type is empty: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"".to_owned()
         } else {
-            format!("unknown type: {quoted}: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"")
+            format!(
+                "unknown type: {quoted}: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\""
+            )
         }));
     }
     show(app, matches, async |name| {
@@ -120,7 +139,10 @@ async fn show(app: &App, matches: &Matches, find: impl AsyncFn(&str) -> Outcome<
     let format = matches.text("format");
     let template = match format {
         "" | "json" => None,
-        _ => Some(Template::parse(&format.replace("\\t", "\t").replace("\\n", "\n")).map_err(|error| CliError::new(format!("template parsing error: {error}")))?),
+        _ => Some(
+            Template::parse(&format.replace("\\t", "\t").replace("\\n", "\n"))
+                .map_err(|error| CliError::new(format!("template parsing error: {error}")).code(64))?,
+        ),
     };
     let mut errors = Vec::new();
     let mut found = Vec::new();
@@ -148,7 +170,11 @@ async fn show(app: &App, matches: &Matches, find: impl AsyncFn(&str) -> Outcome<
     if template.is_none() {
         let list = Json::Array(found);
         app.line(&if format == "json" { list.print() } else { pretty(&list, "    ") })?;
-    } else if found.is_empty() && !errors.is_empty() && errors.len() == matches.words.len() && errors.iter().all(|error| !error.starts_with("template")) {
+    } else if found.is_empty()
+        && !errors.is_empty()
+        && errors.len() == matches.words.len()
+        && errors.iter().all(|error| !error.starts_with("template"))
+    {
         app.line("")?;
     }
     if errors.is_empty() { Ok(0) } else { Err(CliError::new(errors.join("\n"))) }
@@ -164,13 +190,54 @@ fn fill(template: &Template, json: &Json) -> Result<String, String> {
 
 /// Objects under these keys are maps in Go; all others are structs.
 const MAPS: [&str; 21] = [
-    "Labels", "Ports", "Networks", "ExposedPorts", "Volumes", "Sysctls", "Options", "PortBindings", "StorageOpt", "Tmpfs", "Annotations", "Data",
-    "DriverOpts", "Containers", "Status", "AuxiliaryAddresses", "Config", "IPAMConfig", "Services", "OnBuild", "DriverOptsMap",
+    "Labels",
+    "Ports",
+    "Networks",
+    "ExposedPorts",
+    "Volumes",
+    "Sysctls",
+    "Options",
+    "PortBindings",
+    "StorageOpt",
+    "Tmpfs",
+    "Annotations",
+    "Data",
+    "DriverOpts",
+    "Containers",
+    "Status",
+    "AuxiliaryAddresses",
+    "Config",
+    "IPAMConfig",
+    "Services",
+    "OnBuild",
+    "DriverOptsMap",
 ];
 /// Fields that hold a list even when they are `null`.
 const LISTS: [&str; 24] = [
-    "Binds", "CapAdd", "CapDrop", "Cmd", "Entrypoint", "Env", "OnBuild", "Shell", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd", "Links",
-    "VolumesFrom", "SecurityOpt", "Devices", "DeviceCgroupRules", "DeviceRequests", "Ulimits", "Mounts", "ExecIDs", "MaskedPaths", "ReadonlyPaths",
+    "Binds",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "OnBuild",
+    "Shell",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "ExtraHosts",
+    "GroupAdd",
+    "Links",
+    "VolumesFrom",
+    "SecurityOpt",
+    "Devices",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Ulimits",
+    "Mounts",
+    "ExecIDs",
+    "MaskedPaths",
+    "ReadonlyPaths",
 ];
 /// Other spellings of fields: those of Go's structs.
 const SPELLINGS: [(&str, &str); 4] = [("Id", "ID"), ("HostIp", "HostIP"), ("GlobalIPv6Address", "GlobalIPv6Addr"), ("Os", "OS")];
@@ -182,15 +249,21 @@ const LEFT_OUT: [(&str, &[&str]); 4] = [
     ("", &["SizeRw", "SizeRootFs", "GraphDriver", "Parent", "Comment"]),
 ];
 
+/// Stands for the name of a port: an unpublished one is an empty list.
+const PORT: &str = "a port";
+
 fn typed(key: &str, json: &Json) -> Value {
     match json {
-        Json::Value(serde_json::Value::Null) if LISTS.contains(&key) => Value::List(Arc::default()),
+        Json::Value(serde_json::Value::Null) if LISTS.contains(&key) || key == PORT => Value::List(Arc::default()),
         Json::Value(serde_json::Value::Null) if MAPS.contains(&key) => Value::Map(Arc::default()),
         Json::Value(value) => Value::from(value),
         Json::Array(list) => Value::List(Arc::new(list.iter().map(|item| typed("", item)).collect())),
         // `Config` is a struct in a container and in an image, and a map in the options of a log.
-        Json::Object(pairs) if MAPS.contains(&key) && !(key == "Config" && json.entries().iter().any(|(name, _)| name == "Cmd" || name == "Env")) => {
-            Value::Map(Arc::new(pairs.iter().map(|(name, item)| (name.clone(), typed("", item))).collect()))
+        Json::Object(pairs)
+            if MAPS.contains(&key) && !(key == "Config" && json.entries().iter().any(|(name, _)| name == "Cmd" || name == "Env")) =>
+        {
+            let inner = if key == "Ports" { PORT } else { "" };
+            Value::Map(Arc::new(pairs.iter().map(|(name, item)| (name.clone(), typed(inner, item))).collect()))
         }
         Json::Object(pairs) => {
             let mut record = Record::new("struct");

@@ -1,6 +1,5 @@
 //! Commands of Docker that are not there yet: each says so, and why.
 
-
 use crate::error::CliError;
 
 const REGISTRIES: &str = "registries come with the next version";
@@ -41,4 +40,3 @@ pub(crate) fn reason(words: &[String]) -> Option<CliError> {
         fits.then(|| CliError::unsupported(path, reason))
     })
 }
-

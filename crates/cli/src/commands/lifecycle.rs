@@ -19,20 +19,38 @@ const TIME: Flag = Flag::new("time", Kind::Int, "Seconds to wait before the cont
 const MANY: &str = "CONTAINER [CONTAINER...]";
 
 /// A command for many containers.
-const fn many(paths: &'static [&'static str], about: &'static str, things: Things, flags: &'static [&'static [Flag]], run: for<'a> fn(&'a App, &'a Matches) -> crate::command::Running<'a>) -> Command {
+const fn many(
+    paths: &'static [&'static str],
+    about: &'static str,
+    things: Things,
+    flags: &'static [&'static [Flag]],
+    run: for<'a> fn(&'a App, &'a Matches) -> crate::command::Running<'a>,
+) -> Command {
     let usage = if flags[0].is_empty() { MANY } else { "[OPTIONS] CONTAINER [CONTAINER...]" };
     Command { paths, usage, about, more: "", words: Words::AtLeast(1), things, flags, interspersed: true, run }
 }
 
 pub(super) const COMMANDS: &[Command] = &[
-    many(&["container stop", "stop"], "Stop containers", Things::Running, &[&[SIGNAL, TIMEOUT, TIME]], |app, matches| Box::pin(stop(app, matches, "stop"))),
-    many(&["container restart", "restart"], "Stop containers and start them again", Things::Containers, &[&[SIGNAL, TIMEOUT, TIME]], |app, matches| {
-        Box::pin(stop(app, matches, "restart"))
+    many(&["container stop", "stop"], "Stop containers", Things::Running, &[&[SIGNAL, TIMEOUT, TIME]], |app, matches| {
+        Box::pin(stop(app, matches, "stop"))
     }),
-    many(&["container kill", "kill"], "Send a signal to containers; SIGKILL if no other is named", Things::Running, &[&[SIGNAL]], |app, matches| {
-        Box::pin(kill(app, matches))
+    many(
+        &["container restart", "restart"],
+        "Stop containers and start them again",
+        Things::Containers,
+        &[&[SIGNAL, TIMEOUT, TIME]],
+        |app, matches| Box::pin(stop(app, matches, "restart")),
+    ),
+    many(
+        &["container kill", "kill"],
+        "Send a signal to containers; SIGKILL if no other is named",
+        Things::Running,
+        &[&[SIGNAL]],
+        |app, matches| Box::pin(kill(app, matches)),
+    ),
+    many(&["container pause", "pause"], "Freeze all processes of containers", Things::Running, &[&[]], |app, matches| {
+        Box::pin(simple(app, matches, "pause"))
     }),
-    many(&["container pause", "pause"], "Freeze all processes of containers", Things::Running, &[&[]], |app, matches| Box::pin(simple(app, matches, "pause"))),
     many(&["container unpause", "unpause"], "Let the processes of frozen containers go on", Things::Running, &[&[]], |app, matches| {
         Box::pin(simple(app, matches, "unpause"))
     }),
@@ -143,7 +161,12 @@ async fn stop(app: &App, matches: &Matches, verb: &'static str) -> Outcome {
     let client = app.client()?;
     let seconds = if matches.given("time") { matches.text("time") } else { matches.text("timeout") };
     app.each(&matches.words, async |id| {
-        client.post(format!("/containers/{}/{verb}", crate::remote::escape(id))).query_some("t", seconds).query_some("signal", matches.text("signal")).done().await?;
+        client
+            .post(format!("/containers/{}/{verb}", crate::remote::escape(id)))
+            .query_some("t", seconds)
+            .query_some("signal", matches.text("signal"))
+            .done()
+            .await?;
         Ok(id.to_owned())
     })
     .await
@@ -184,7 +207,7 @@ async fn remove(app: &App, matches: &Matches) -> Outcome {
     for name in &matches.words {
         let id = name.trim_matches('/');
         if id.is_empty() {
-            errors.push("Container name cannot be empty".to_owned());
+            errors.push("container name cannot be empty".to_owned());
             failed = true;
             continue;
         }
@@ -229,10 +252,15 @@ async fn port(app: &App, matches: &Matches) -> Outcome {
     if let Some(wanted) = matches.words.get(1) {
         let (number, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
         if number.parse::<u16>().is_err() {
-            return Err(CliError::new(format!("Error: invalid port ({number}): strconv.ParseUint: parsing {}: invalid syntax", sampan_gotext::quote(number))));
+            return Err(CliError::new(format!(
+                "Error: invalid port ({number}): strconv.ParseUint: parsing {}: invalid syntax",
+                sampan_gotext::quote(number)
+            )));
         }
         let found = ports.iter().find(|(port, bindings)| *port == format!("{number}/{protocol}") && !bindings.items().is_empty());
-        let Some((_, bindings)) = found else { return Err(CliError::new(format!("Error: No public port '{wanted}' published for {name}"))) };
+        let Some((_, bindings)) = found else {
+            return Err(CliError::new(format!("Error: No public port '{wanted}' published for {name}")));
+        };
         lines.extend(bindings.items().iter().map(address));
     } else {
         for (port, bindings) in ports {

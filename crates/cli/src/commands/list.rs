@@ -2,6 +2,7 @@
 
 use sampan_gotext::Record;
 use sampan_gotext::flags::{Flag, Kind, Matches};
+use sampan_gotext::template::Template;
 use sampan_gotext::units::{size_with_digits, span};
 use sampan_ui::table::ellipsis;
 use sampan_wire::Json;
@@ -9,7 +10,7 @@ use sampan_wire::Json;
 use super::{FORMAT_TABLE, ago, short_id};
 use crate::app::App;
 use crate::command::{Command, Things, Words};
-use crate::error::Outcome;
+use crate::error::{CliError, Outcome};
 use crate::format::{Listing, labels};
 
 pub(super) const COMMANDS: &[Command] = &[Command {
@@ -33,6 +34,7 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     run: |app, matches| Box::pin(list(app, matches)),
 }];
 
+const TYPE_NAME: &str = "*formatter.ContainerContext";
 const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
 const RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\ncreated_at: {{.CreatedAt}}\nstate: {{.State}}\nstatus: {{.Status}}\nnames: {{.Names}}\nlabels: {{.Labels}}\nports: {{.Ports}}\n";
 const HEADS: &[(&str, &str)] = &[
@@ -56,6 +58,10 @@ const HEADS: &[(&str, &str)] = &[
 async fn list(app: &App, matches: &Matches) -> Outcome {
     let configured = app.config.text("psFormat");
     let format = if matches.given("format") || matches.truth("quiet") { matches.text("format") } else { configured };
+    // A template that fits no container is refused before the engine is asked.
+    if !matches!(format.trim(), "" | "table" | "raw" | "json") {
+        check(format)?;
+    }
     let mut filters = matches.list("filter").to_vec();
     let last = if matches.truth("latest") { 1 } else { matches.int("last") };
     // Sizes cost the engine work: they are asked for where they are shown.
@@ -69,9 +75,18 @@ async fn list(app: &App, matches: &Matches) -> Outcome {
     let table = if size { format!("{TABLE}\t{{{{.Size}}}}") } else { TABLE.to_owned() };
     let table = if quiet { "{{.ID}}".to_owned() } else { table };
     let format = if quiet && !matches.given("format") { "{{.ID}}" } else { format };
-    let listing = Listing { format, table: &table, raw: if quiet { "container_id: {{.ID}}" } else { RAW }, heads: HEADS, type_name: "*formatter.ContainerContext" };
+    let listing =
+        Listing { format, table: &table, raw: if quiet { "container_id: {{.ID}}" } else { RAW }, heads: HEADS, type_name: TYPE_NAME };
     app.print(&listing.show(&rows)?)?;
     Ok(0)
+}
+
+/// Tries a template on an empty container.
+fn check(format: &str) -> Outcome<()> {
+    let parsed = Template::parse(format).map_err(|error| CliError::new(format!("failed to parse template: {error}")))?;
+    let mut empty = row(&Json::NULL, false);
+    TYPE_NAME.clone_into(&mut empty.type_name);
+    parsed.execute(&empty.into()).map(drop).map_err(|error| CliError::new(format!("failed to execute template: {error}")))
 }
 
 fn row(container: &Json, full: bool) -> Record {
@@ -85,7 +100,9 @@ fn row(container: &Json, full: bool) -> Record {
         "" => "<no image>".to_owned(),
         _ if full => image.to_owned(),
         // A container of an image that lost its name shows the ID.
-        _ if container.text("ImageID").contains(image.trim_start_matches("sha256:")) || image.starts_with("sha256:") => short_id(image, false),
+        _ if container.text("ImageID").contains(image.trim_start_matches("sha256:")) || image.starts_with("sha256:") => {
+            short_id(image, false)
+        }
         _ => image.split('@').next().unwrap_or(image).to_owned(),
     };
     let created = container.int("Created");
@@ -96,7 +113,8 @@ fn row(container: &Json, full: bool) -> Record {
         if full { name.to_owned() } else { ellipsis(name, 15) }
     });
     let local = mounts.iter().filter(|mount| mount.text("Driver") == "local").count();
-    let networks = container.at(&["NetworkSettings", "Networks"]).entries().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",");
+    let networks =
+        container.at(&["NetworkSettings", "Networks"]).entries().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",");
     let (own, whole) = (container.int("SizeRw"), container.int("SizeRootFs"));
     #[expect(clippy::cast_precision_loss, reason = "sizes for people")]
     let shown = |bytes: i64| size_with_digits(bytes as f64, 3);

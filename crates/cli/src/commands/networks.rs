@@ -1,7 +1,7 @@
 //! `network`.
 
-use sampan_gotext::flags::{Flag, Kind, Matches};
 use sampan_gotext::Record;
+use sampan_gotext::flags::{Flag, Kind, Matches};
 use sampan_wire::{Json, object};
 
 use super::{FORCE, FORMAT_TABLE, list::created_at, short_id};
@@ -133,7 +133,8 @@ async fn list(app: &App, matches: &Matches) -> Outcome {
         .into_iter()
         .map(|network| {
             let (text, map) = labels(network.get("Labels"));
-            let created = network.text("Created").parse::<jiff::Timestamp>().map_or_else(|_| String::new(), |moment| created_at(moment.as_second()));
+            let created =
+                network.text("Created").parse::<jiff::Timestamp>().map_or_else(|_| String::new(), |moment| created_at(moment.as_second()));
             let mut record = Record::new("")
                 .with("CreatedAt", created)
                 .with("Driver", network.text("Driver"))
@@ -149,7 +150,13 @@ async fn list(app: &App, matches: &Matches) -> Outcome {
         })
         .collect();
     let quiet = matches.truth("quiet");
-    let format = if matches.given("format") { matches.text("format") } else if quiet { "{{.ID}}" } else { app.config.text("networksFormat") };
+    let format = if matches.given("format") {
+        matches.text("format")
+    } else if quiet {
+        "{{.ID}}"
+    } else {
+        app.config.text("networksFormat")
+    };
     let listing = Listing {
         format,
         table: if quiet { "{{.ID}}" } else { "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}" },
@@ -180,7 +187,10 @@ async fn create(app: &App, matches: &Matches) -> Outcome {
         ("Name".to_owned(), Json::from(matches.words[0].as_str())),
         ("Driver".into(), matches.text("driver").into()),
         ("Scope".into(), matches.text("scope").into()),
-        ("IPAM".into(), object! { "Driver": matches.text("ipam-driver"), "Options": map(matches.list("ipam-opt")), "Config": Json::list(pools) }),
+        (
+            "IPAM".into(),
+            object! { "Driver": matches.text("ipam-driver"), "Options": map(matches.list("ipam-opt")), "Config": Json::list(pools) },
+        ),
         ("Internal".into(), matches.truth("internal").into()),
         ("Attachable".into(), matches.truth("attachable").into()),
         ("Ingress".into(), matches.truth("ingress").into()),
@@ -248,7 +258,11 @@ async fn disconnect(app: &App, matches: &Matches) -> Outcome {
 }
 
 async fn prune(app: &App, matches: &Matches) -> Outcome {
-    if !matches.truth("force") && !app.confirm("WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue?")? {
+    if !matches.truth("force")
+        && !app.confirm(
+            "WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue?",
+        )?
+    {
         return Ok(0);
     }
     prune_networks(app, matches.list("filter")).await?;

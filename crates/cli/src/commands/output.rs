@@ -1,7 +1,5 @@
 //! What comes out of containers: `logs`, `export`.
 
-use std::io::Write as _;
-
 use http::Response;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -57,7 +55,8 @@ async fn logs(app: &App, matches: &Matches) -> Outcome {
         .query_if("follow", matches.truth("follow"))
         .query_if("timestamps", matches.truth("timestamps"))
         .query("tail", matches.text("tail"));
-    let call = call.query_some("since", &moment("since", matches.text("since"))?).query_some("until", &moment("until", matches.text("until"))?);
+    let call =
+        call.query_some("since", &moment("since", matches.text("since"))?).query_some("until", &moment("until", matches.text("until"))?);
     let response = call.send().await?;
     copy_frames(response, !container.get("Config").truth("Tty")).await?;
     Ok(0)
@@ -89,7 +88,11 @@ pub(super) fn moment(name: &str, text: &str) -> Outcome<String> {
     if number {
         return Ok(text.to_owned());
     }
-    Err(CliError::new(format!("invalid value for {}: failed to parse value as time or duration: {}", sampan_gotext::quote(name), sampan_gotext::quote(text))))
+    Err(CliError::new(format!(
+        "invalid value for {}: failed to parse value as time or duration: {}",
+        sampan_gotext::quote(name),
+        sampan_gotext::quote(text)
+    )))
 }
 
 async fn export(app: &App, matches: &Matches) -> Outcome {
@@ -118,10 +121,10 @@ impl Output {
         let folder = std::path::Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
         let fail = |text: String| CliError::new(format!("failed to {what} {}: {text}", if what == "save" { "image" } else { "container" }));
         if let Some(folder) = folder.filter(|folder| !folder.exists()) {
-            return Err(fail(format!("invalid output path: directory \"{}\" does not exist", folder.display())));
+            return Err(fail(format!("invalid output path: stat {}: no such file or directory", folder.display())));
         }
         match std::fs::metadata(path) {
-            Ok(found) if found.is_dir() => Err(fail(format!("invalid output path: \"{path}\" must be a regular file"))),
+            Ok(found) if found.is_dir() => Err(fail("cannot write to a directory".to_owned())),
             _ => Ok(Self { path: path.to_owned() }),
         }
     }

@@ -129,7 +129,8 @@ async fn create_container(app: &App, matches: &Matches, wish: &Wish) -> Outcome<
     let client = app.client()?;
     let mut id_file = IdFile::open(matches.text("cidfile"))?;
     let image = default_tag(&wish.image)?;
-    let platform = if matches.given("platform") { matches.text("platform") } else { app.environment.platform.as_deref().unwrap_or_default() };
+    let platform =
+        if matches.given("platform") { matches.text("platform") } else { app.environment.platform.as_deref().unwrap_or_default() };
     if matches.text("pull") == "always" {
         pull(app, &image, platform, matches.truth("quiet")).await?;
     }
@@ -186,7 +187,8 @@ impl IdFile {
 
     fn write(&mut self, id: &str) -> Outcome<()> {
         let Some((_, mut file)) = self.0.take() else { return Ok(()) };
-        file.write_all(id.as_bytes()).map_err(|error| CliError::new(format!("failed to write the container ID ({id}) to file: {}", errno_text(&error))))
+        file.write_all(id.as_bytes())
+            .map_err(|error| CliError::new(format!("failed to write the container ID ({id}) to file: {}", errno_text(&error))))
     }
 }
 
@@ -214,11 +216,12 @@ async fn run(app: &App, matches: &Matches) -> Outcome {
     }
     let keys = keys(app, matches)?;
     let client = app.client().map_err(usage)?;
-    let id = create_container(app, matches, &wish).await.map_err(usage)?;
+    let id = create_container(app, matches, &wish).await.map_err(|error| start_failed(app, error))?;
     if detach {
-        client.post(format!("/containers/{id}/start")).done().await.map_err(|error| start_failed(app, error))?;
+        // The ID is printed in any case: the container is there, also when it cannot be started.
+        let started = client.post(format!("/containers/{id}/start")).done().await;
         app.line(&id)?;
-        return Ok(0);
+        return started.map(|()| 0).map_err(|error| start_failed(app, error));
     }
     let attached = wish.stdin || wish.stdout || wish.stderr;
     let hijacked = if attached { Some(attach_call(client, &id, &wish, matches).hijack().await.map_err(usage)?) } else { None };
@@ -286,7 +289,7 @@ fn start_failed(app: &App, error: CliError) -> CliError {
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     let code = if has(&["executable file not found", "no such file or directory", "system cannot find the file specified"]) {
         127
-    } else if has(&["permission denied", "is a directory", "not a directory"]) {
+    } else if has(&["permission denied"]) {
         126
     } else {
         125

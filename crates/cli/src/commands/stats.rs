@@ -181,7 +181,8 @@ fn row(name: &str, sample: &Json, full: bool) -> Record {
     let usage = memory.int("usage");
     // Pages of files that the kernel may drop at once are no use: their name differs between cgroup versions.
     let details = memory.get("stats");
-    let inactive = if details.get("total_inactive_file").is_null() { details.int("inactive_file") } else { details.int("total_inactive_file") };
+    let inactive =
+        if details.get("total_inactive_file").is_null() { details.int("inactive_file") } else { details.int("total_inactive_file") };
     let used = if inactive < usage { usage - inactive } else { usage } as f64;
     let limit = memory.int("limit") as f64;
     let share = if limit > 0.0 { used / limit * 100.0 } else { 0.0 };

@@ -7,8 +7,8 @@ use sampan_gotext::units::binary_size;
 use sampan_gotext::{Record, Value};
 use sampan_wire::{Json, object};
 
-use super::output::moment;
 use super::FORMAT;
+use super::output::moment;
 use crate::app::App;
 use crate::command::{Command, Things, Words};
 use crate::error::{CliError, Outcome};
@@ -83,7 +83,8 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 fn template(text: &str) -> Outcome<Template> {
-    Template::parse(&text.replace("\\t", "\t").replace("\\n", "\n")).map_err(|error| CliError::new(format!("template parsing error: {error}")))
+    Template::parse(&text.replace("\\t", "\t").replace("\\n", "\n"))
+        .map_err(|error| CliError::new(format!("template parsing error: {error}")).code(64))
 }
 
 async fn version(app: &App, matches: &Matches) -> Outcome {
@@ -115,7 +116,7 @@ async fn version(app: &App, matches: &Matches) -> Outcome {
         None => versions(&json),
         Some(template) => {
             let fail = |error: sampan_gotext::template::TemplateError| CliError::new(error.0);
-            template.execute(&with_go_names(&json)).map_err(fail)?
+            template.named("version").execute(&with_go_names(&json)).map_err(fail)?
         }
     };
     app.line(text.trim_end_matches('\n'))?;
@@ -138,7 +139,7 @@ fn with_go_names(json: &Json) -> Value {
         }
         Value::from(record)
     };
-    let mut record = Record::new("command.versionInfo");
+    let mut record = Record::new("system.versionInfo");
     record.fields = vec![("Client".to_owned(), named("Client")), ("Server".to_owned(), named("Server"))];
     let server = !json.get("Server").is_null();
     record.hidden.push(("ServerOK".into(), server.into()));
@@ -156,7 +157,9 @@ fn architecture() -> &'static str {
 fn versions(json: &Json) -> String {
     let client = json.get("Client");
     let mut out = "Client:\n".to_owned();
-    let row = |out: &mut String, indent: &str, name: &str, text: &str| out.push_str(&format!("{indent}{:width$}{text}\n", format!("{name}:"), width = 20 - indent.len()));
+    let row = |out: &mut String, indent: &str, name: &str, text: &str| {
+        out.push_str(&format!("{indent}{:width$}{text}\n", format!("{name}:"), width = 20 - indent.len()))
+    };
     let api = match (client.text("ApiVersion"), client.text("DefaultAPIVersion")) {
         (api, default) if api == default => api.to_owned(),
         (api, default) => format!("{api} (downgraded from {default})"),
@@ -177,7 +180,12 @@ fn versions(json: &Json) -> String {
         let details = component.get("Details");
         row(&mut out, "  ", "Version", component.text("Version"));
         if component.text("Name") == "Engine" {
-            row(&mut out, "  ", "API version", &format!("{} (minimum version {})", details.text("ApiVersion"), details.text("MinAPIVersion")));
+            row(
+                &mut out,
+                "  ",
+                "API version",
+                &format!("{} (minimum version {})", details.text("ApiVersion"), details.text("MinAPIVersion")),
+            );
             row(&mut out, "  ", "Go version", details.text("GoVersion"));
             row(&mut out, "  ", "Git commit", details.text("GitCommit"));
             row(&mut out, "  ", "Built", details.text("BuildTime"));
@@ -332,7 +340,12 @@ fn machine(json: &Json, out: &mut String) {
     line("No Proxy", json.text("NoProxy"));
     line("Experimental", if json.truth("ExperimentalBuild") { "true" } else { "false" });
     let registry = json.get("RegistryConfig");
-    let named = registry.get("IndexConfigs").entries().iter().filter(|(_, index)| index.get("Secure").print() == "false").map(|(name, _)| name.as_str());
+    let named = registry
+        .get("IndexConfigs")
+        .entries()
+        .iter()
+        .filter(|(_, index)| index.get("Secure").print() == "false")
+        .map(|(name, _)| name.as_str());
     let insecure: Vec<&str> = named.chain(registry.texts("InsecureRegistryCIDRs")).collect();
     if !insecure.is_empty() {
         out.push_str(&format!(" Insecure Registries:\n{}", insecure.iter().map(|name| format!("  {name}\n")).collect::<String>()));
@@ -353,10 +366,20 @@ async fn events(app: &App, matches: &Matches) -> Outcome {
     let parsed = match matches.text("format") {
         "" => None,
         "json" => Some(template("{{json .}}")?),
-        text => Some(template(text)?),
+        text => Some(
+            template(text)
+                .map_err(|error| CliError { text: error.text.replacen("template parsing error", "Error parsing format", 1), ..error })?,
+        ),
+    };
+    // The engine's own complaint has no flag in it, and neither has ours.
+    let time = |name: &str| {
+        moment(name, matches.text(name)).map_err(|error| {
+            let text = error.text.strip_prefix(&format!("invalid value for \"{name}\": ")).unwrap_or(&error.text).to_owned();
+            CliError { text, ..error }
+        })
     };
     let call = app.client()?.get("/events").filters(matches.list("filter"));
-    let call = call.query_some("since", &moment("since", matches.text("since"))?).query_some("until", &moment("until", matches.text("until"))?);
+    let call = call.query_some("since", &time("since")?).query_some("until", &time("until")?);
     let mut body = call.send().await?.into_body();
     let mut text = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -386,7 +409,9 @@ fn event_value(event: &Json) -> Value {
             *slot = Value::from(actor.clone());
         }
     }
-    for (name, key) in [("Status", "status"), ("ID", "id"), ("From", "from"), ("Scope", "scope"), ("Time", "time"), ("TimeNano", "timeNano")] {
+    for (name, key) in
+        [("Status", "status"), ("ID", "id"), ("From", "from"), ("Scope", "scope"), ("Time", "time"), ("TimeNano", "timeNano")]
+    {
         let found = record.get(key).cloned().unwrap_or(Value::from(""));
         record.hidden.push((name.to_owned(), found));
     }
@@ -400,7 +425,8 @@ fn event_line(event: &Json) -> String {
     let when = moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S.%9f%:z").to_string();
     let when = when.strip_suffix("+00:00").map_or(when.clone(), |when| format!("{when}Z"));
     let actor = event.get("Actor");
-    let mut attributes: Vec<String> = actor.get("Attributes").entries().iter().map(|(key, text)| format!("{key}={}", text.as_text())).collect();
+    let mut attributes: Vec<String> =
+        actor.get("Attributes").entries().iter().map(|(key, text)| format!("{key}={}", text.as_text())).collect();
     attributes.sort();
     let attributes = if attributes.is_empty() { String::new() } else { format!(" ({})", attributes.join(", ")) };
     format!("{when} {} {} {}{attributes}", event.text("Type"), event.text("Action"), actor.text("ID"))

@@ -50,7 +50,8 @@ pub(super) const COMMANDS: &[Command] = &[
 fn line(kind: &str, total: usize, active: usize, bytes: i64, reclaimable: i64) -> Record {
     #[expect(clippy::cast_precision_loss, reason = "sizes for people")]
     let (all, free) = (bytes as f64, reclaimable as f64);
-    let free = if bytes > 0 && kind != "Build Cache" { format!("{} ({:.0}%)", size(free), (free * 100.0 / all).trunc()) } else { size(free) };
+    let free =
+        if bytes > 0 && kind != "Build Cache" { format!("{} ({:.0}%)", size(free), (free * 100.0 / all).trunc()) } else { size(free) };
     Record::new("")
         .with("Active", active.to_string())
         .with("Reclaimable", free)
@@ -62,7 +63,8 @@ fn line(kind: &str, total: usize, active: usize, bytes: i64, reclaimable: i64) -
 fn overview(usage: &Json) -> Vec<Record> {
     let images = usage.get("Images").items();
     let active = images.iter().filter(|image| image.int("Containers") > 0);
-    let used: i64 = active.clone().map(|image| if image.int("SharedSize") < 0 { 0 } else { image.int("Size") - image.int("SharedSize") }).sum();
+    let used: i64 =
+        active.clone().map(|image| if image.int("SharedSize") < 0 { 0 } else { image.int("Size") - image.int("SharedSize") }).sum();
     let layers = usage.int("LayersSize");
     let containers = usage.get("Containers").items();
     let lives = |container: &&Json| matches!(container.text("State"), "running" | "paused" | "restarting");
@@ -112,7 +114,7 @@ async fn df(app: &App, matches: &Matches) -> Outcome {
         table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
         raw: "",
         heads: &heads,
-        type_name: "*formatter.diskUsageContext",
+        type_name: "*formatter.diskUsageImagesContext",
     };
     app.print(&listing.show(&overview(&usage))?)?;
     Ok(0)

@@ -92,7 +92,9 @@ fn map(list: &[String]) -> Json {
 
 async fn create(app: &App, matches: &Matches) -> Outcome {
     let name = match matches.words.first() {
-        Some(_) if matches.given("name") => return Err(CliError::new("conflicting options: cannot specify a volume-name through both --name and as a positional arg")),
+        Some(_) if matches.given("name") => {
+            return Err(CliError::new("conflicting options: cannot specify a volume-name through both --name and as a positional arg"));
+        }
         Some(name) => name,
         None => matches.text("name"),
     };
@@ -121,7 +123,13 @@ async fn list(app: &App, matches: &Matches) -> Outcome {
     volumes.sort_by_key(|volume| volume.text("Name"));
     let rows: Vec<Record> = volumes.into_iter().map(row).collect();
     let quiet = matches.truth("quiet");
-    let format = if matches.given("format") { matches.text("format") } else if quiet { "{{.Name}}" } else { app.config.text("volumesFormat") };
+    let format = if matches.given("format") {
+        matches.text("format")
+    } else if quiet {
+        "{{.Name}}"
+    } else {
+        app.config.text("volumesFormat")
+    };
     let listing = Listing {
         format,
         table: if quiet { "{{.Name}}" } else { "{{.Driver}}\t{{.Name}}" },
@@ -138,8 +146,11 @@ pub(super) fn row(volume: &Json) -> Record {
     let (text, map) = labels(volume.get("Labels"));
     let usage = volume.get("UsageData");
     #[expect(clippy::cast_precision_loss, reason = "sizes for people")]
-    let (links, bytes) =
-        if usage.is_null() { ("N/A".to_owned(), "N/A".to_owned()) } else { (usage.int("RefCount").to_string(), size(usage.int("Size") as f64)) };
+    let (links, bytes) = if usage.is_null() {
+        ("N/A".to_owned(), "N/A".to_owned())
+    } else {
+        (usage.int("RefCount").to_string(), size(usage.int("Size") as f64))
+    };
     let mut record = Record::new("")
         .with("Availability", "N/A")
         .with("Driver", volume.text("Driver"))
@@ -170,7 +181,11 @@ async fn prune(app: &App, matches: &Matches) -> Outcome {
     if all && matches.list("filter").iter().any(|filter| filter.starts_with("all=")) {
         return Err(CliError::new("conflicting options: cannot specify both --all and --filter all=1"));
     }
-    let what = if all { "all local volumes not used by at least one container" } else { "anonymous local volumes not used by at least one container" };
+    let what = if all {
+        "all local volumes not used by at least one container"
+    } else {
+        "anonymous local volumes not used by at least one container"
+    };
     if !matches.truth("force") && !app.confirm(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue?"))? {
         return Ok(0);
     }

@@ -6,7 +6,11 @@ type Checked = Result<String, String>;
 
 pub(crate) fn attach(value: &str) -> Checked {
     let lower = value.to_lowercase();
-    if ["stdin", "stdout", "stderr"].contains(&lower.as_str()) { Ok(lower) } else { Err("valid streams are STDIN, STDOUT and STDERR".into()) }
+    if ["stdin", "stdout", "stderr"].contains(&lower.as_str()) {
+        Ok(lower)
+    } else {
+        Err("valid streams are STDIN, STDOUT and STDERR".into())
+    }
 }
 
 pub(crate) fn extra_host(value: &str) -> Checked {
@@ -30,7 +34,11 @@ pub(crate) fn variable(value: &str) -> Checked {
 }
 
 pub(crate) fn label(value: &str) -> Checked {
-    if value.starts_with('=') || value.trim().is_empty() { Err(format!("invalid label '{value}': empty name")) } else { Ok(value.to_owned()) }
+    if value.starts_with('=') || value.trim().is_empty() {
+        Err(format!("invalid label '{value}': empty name"))
+    } else {
+        Ok(value.to_owned())
+    }
 }
 
 pub(crate) fn address(value: &str) -> Checked {
@@ -105,7 +113,9 @@ pub(crate) fn rate_operations(value: &str) -> Checked {
     let (_, rate) = rated(value)?;
     match rate.parse::<u64>() {
         Ok(_) => Ok(value.to_owned()),
-        Err(_) => Err(format!("invalid rate for device: {value}. The correct format is <device-path>:<number>. Number must be a positive integer")),
+        Err(_) => Err(format!(
+            "invalid rate for device: {value}. The correct format is <device-path>:<number>. Number must be a positive integer"
+        )),
     }
 }
 
@@ -155,7 +165,21 @@ pub(crate) fn gpus(value: &str) -> Checked {
 
 /// Names of limits.
 const LIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
     "stack",
 ];
 
@@ -178,8 +202,7 @@ pub(crate) fn parse_ulimit(value: &str) -> Result<(&str, i64, i64), String> {
     let soft = number(fields[0])?;
     let hard = fields.get(1).map_or(Ok(soft), |hard| number(hard))?;
     if hard != -1 && (soft == -1 || soft > hard) {
-        let shown = |limit: i64| if limit == -1 { "unlimited (-1)".to_owned() } else { limit.to_string() };
-        return Err(format!("ulimit soft limit must be less than or equal to hard limit: soft: {}, hard: {}", shown(soft), shown(hard)));
+        return Err(format!("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"));
     }
     Ok((name, soft, hard))
 }

@@ -2,7 +2,7 @@
 
 use sampan_gotext::flags::{Flag, Kind};
 
-use super::{checks, mounts};
+use super::{checks, mounts, network};
 
 const ONLY_WINDOWS: &str = "only Windows engines have this";
 
@@ -12,7 +12,9 @@ pub(crate) const CREATE: &[Flag] = &[
     Flag::new("annotation", Kind::Map, "Add an annotation, handed on to the runtime").default("map[]"),
     Flag::new("attach", Kind::List, "Attach to STDIN, STDOUT or STDERR").short('a').check(checks::attach),
     Flag::new("blkio-weight", Kind::Uint16, "Share of block I/O between 10 and 1000; 0 for none").default("0"),
-    Flag::new("blkio-weight-device", Kind::List, "Share of block I/O of a device (device:weight)").default("[]").check(checks::weight_device),
+    Flag::new("blkio-weight-device", Kind::List, "Share of block I/O of a device (device:weight)")
+        .default("[]")
+        .check(checks::weight_device),
     Flag::new("cap-add", Kind::List, "Add Linux capabilities"),
     Flag::new("cap-drop", Kind::List, "Take Linux capabilities away"),
     Flag::new("cgroup-parent", Kind::Text, "Parent of the container's cgroup"),
@@ -30,10 +32,18 @@ pub(crate) const CREATE: &[Flag] = &[
     Flag::new("cpuset-mems", Kind::Text, "Memory nodes to use (0-3, 0,1)"),
     Flag::new("device", Kind::List, "Add a device of the host (path[:path[:rwm]])"),
     Flag::new("device-cgroup-rule", Kind::List, "Add a rule to the devices that may be used").check(checks::device_rule),
-    Flag::new("device-read-bps", Kind::List, "Limit reading from a device in bytes a second (device:rate)").default("[]").check(checks::rate_bytes),
-    Flag::new("device-read-iops", Kind::List, "Limit reading from a device in operations a second").default("[]").check(checks::rate_operations),
-    Flag::new("device-write-bps", Kind::List, "Limit writing to a device in bytes a second (device:rate)").default("[]").check(checks::rate_bytes),
-    Flag::new("device-write-iops", Kind::List, "Limit writing to a device in operations a second").default("[]").check(checks::rate_operations),
+    Flag::new("device-read-bps", Kind::List, "Limit reading from a device in bytes a second (device:rate)")
+        .default("[]")
+        .check(checks::rate_bytes),
+    Flag::new("device-read-iops", Kind::List, "Limit reading from a device in operations a second")
+        .default("[]")
+        .check(checks::rate_operations),
+    Flag::new("device-write-bps", Kind::List, "Limit writing to a device in bytes a second (device:rate)")
+        .default("[]")
+        .check(checks::rate_bytes),
+    Flag::new("device-write-iops", Kind::List, "Limit writing to a device in operations a second")
+        .default("[]")
+        .check(checks::rate_operations),
     Flag::new("disable-content-trust", Kind::Bool, "Do not check the image's signature").default("true"),
     Flag::new("dns", Kind::List, "DNS server").check(checks::address),
     Flag::new("dns-opt", Kind::List, "DNS option").hidden(),
@@ -76,9 +86,9 @@ pub(crate) const CREATE: &[Flag] = &[
     Flag::new("memory-swappiness", Kind::Int, "How readily memory is swapped out (0 to 100)").default("-1"),
     Flag::new("mount", Kind::Other("mount"), "Mount a volume, a folder, memory or an image").check(mounts::check),
     Flag::new("name", Kind::Text, "Name of the container"),
-    Flag::new("net", Kind::Other("network"), "Network to join").hidden(),
+    Flag::new("net", Kind::Other("network"), "Network to join").hidden().check(network::check),
     Flag::new("net-alias", Kind::List, "Further name in the network").hidden(),
-    Flag::new("network", Kind::Other("network"), "Network to join"),
+    Flag::new("network", Kind::Other("network"), "Network to join").check(network::check),
     Flag::new("network-alias", Kind::List, "Further name in the network"),
     Flag::new("no-healthcheck", Kind::Bool, "Do not use the image's HEALTHCHECK"),
     Flag::new("oom-kill-disable", Kind::Bool, "Let processes wait for memory instead of killing one"),

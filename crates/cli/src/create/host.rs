@@ -32,9 +32,6 @@ pub(super) fn config(matches: &Matches, binds: Vec<String>, published: &[Publish
         return Err(CliError::new("invalid logging opts for driver none"));
     }
     let log_options = pairs(matches.list("log-opt"));
-    if let Some(bad) = matches.list("log-opt").iter().find(|option| !option.contains('=')) {
-        return Err(CliError::new(format!("invalid logging option: {bad}: must be key=value")));
-    }
     let storage = matches.list("storage-opt");
     if storage.iter().any(|option| !option.contains('=')) {
         return Err(CliError::new("invalid storage option"));
@@ -168,7 +165,9 @@ fn devices(matches: &Matches, host: &mut Pairs) -> Outcome<()> {
     }
     let mut requests = Vec::new();
     if !named.is_empty() {
-        requests.push(object! { "Driver": "cdi", "Count": 0, "DeviceIDs": Json::list(named), "Capabilities": Json::NULL, "Options": Json::NULL });
+        requests.push(
+            object! { "Driver": "cdi", "Count": 0, "DeviceIDs": Json::list(named), "Capabilities": Json::NULL, "Options": Json::NULL },
+        );
     }
     requests.extend(matches.list("gpus").iter().map(|spec| gpus(spec)));
     let rated = |name: &str, key: &str| {
@@ -257,9 +256,9 @@ fn security(matches: &Matches, host: &mut Pairs) -> Outcome<()> {
 
 /// A seccomp profile's JSON without blanks.
 fn profile(file: &str) -> Outcome<String> {
-    let text = std::fs::read(file).map_err(|error| {
-        CliError::new(format!("opening seccomp profile ({file}) failed: open {file}: {}", errno_text(&error)))
-    })?;
-    let json = Json::parse(&text).map_err(|error| CliError::new(format!("compacting json for seccomp profile ({file}) failed: {error}")))?;
+    let text = std::fs::read(file)
+        .map_err(|error| CliError::new(format!("opening seccomp profile ({file}) failed: open {file}: {}", errno_text(&error))))?;
+    let json =
+        Json::parse(&text).map_err(|error| CliError::new(format!("compacting json for seccomp profile ({file}) failed: {error}")))?;
     Ok(json.print())
 }

@@ -196,7 +196,9 @@ fn lines(file: &str) -> Outcome<String> {
 
 /// `key=value` as pairs; the last one of a key counts.
 fn pairs(list: &[String]) -> std::collections::BTreeMap<String, Json> {
-    list.iter().map(|one| one.split_once('=').map_or((one.clone(), Json::from("")), |(key, value)| (key.to_owned(), value.into()))).collect()
+    list.iter()
+        .map(|one| one.split_once('=').map_or((one.clone(), Json::from("")), |(key, value)| (key.to_owned(), value.into())))
+        .collect()
 }
 
 fn health(matches: &Matches) -> Outcome<Option<Json>> {
@@ -243,7 +245,31 @@ mod tests {
 
     #[test]
     fn flags_become_the_body() {
-        let body = made(&["-it", "-e", "A=1", "-e", "HOME_PORT", "-e", "NOPE", "-p", "80:8080", "-v", "/data", "-v", "vol:/v:ro", "-m", "64m", "--cpus", "0.5", "--init", "box", "sh", "-c", "x"]).unwrap();
+        let body = made(&[
+            "-it",
+            "-e",
+            "A=1",
+            "-e",
+            "HOME_PORT",
+            "-e",
+            "NOPE",
+            "-p",
+            "80:8080",
+            "-v",
+            "/data",
+            "-v",
+            "vol:/v:ro",
+            "-m",
+            "64m",
+            "--cpus",
+            "0.5",
+            "--init",
+            "box",
+            "sh",
+            "-c",
+            "x",
+        ])
+        .unwrap();
         assert_eq!(body.texts("Env"), ["A=1", "HOME_PORT=Genoa", "NOPE"]);
         assert_eq!(body.texts("Cmd"), ["sh", "-c", "x"]);
         assert_eq!(body.get("Volumes").print(), "{\"/data\":{}}");

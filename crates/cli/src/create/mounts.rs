@@ -40,7 +40,7 @@ pub(crate) fn parse(value: &str) -> Result<Json, String> {
 /// Fields with commas between; a field may stand in quotes, as in CSV.
 fn fields(value: &str) -> Result<Vec<String>, String> {
     if value.is_empty() {
-        return Err("value is empty".into());
+        return Err("EOF".into());
     }
     let mut out = Vec::new();
     let mut rest = value;
@@ -130,7 +130,11 @@ impl Mount {
             "disabled" => self.bind.push(("NonRecursive".into(), true.into())),
             "writable" => self.bind.push(("ReadOnlyNonRecursive".into(), true.into())),
             "readonly" => self.bind.push(("ReadOnlyForceRecursive".into(), true.into())),
-            other => return Err(format!("invalid value for bind-recursive: {other} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")")),
+            other => {
+                return Err(format!(
+                    "invalid value for bind-recursive: {other} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")"
+                ));
+            }
         }
         Ok(())
     }
@@ -143,7 +147,9 @@ impl Mount {
             return Err("target is required".into());
         }
         let has_volume = !self.volume.is_empty() || !self.labels.is_empty() || !self.driver.is_empty() || !self.driver_options.is_empty();
-        for (given, kind) in [(has_volume, "volume"), (!self.bind.is_empty(), "bind"), (!self.image.is_empty(), "image"), (!self.tmpfs.is_empty(), "tmpfs")] {
+        for (given, kind) in
+            [(has_volume, "volume"), (!self.bind.is_empty(), "bind"), (!self.image.is_empty(), "image"), (!self.tmpfs.is_empty(), "tmpfs")]
+        {
             if given && self.kind != kind {
                 return Err(format!("cannot mix '{kind}-*' options with mount type '{}'", self.kind));
             }

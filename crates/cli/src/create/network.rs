@@ -73,6 +73,14 @@ pub(super) fn networks(matches: &Matches) -> Outcome<Networks> {
     Ok(Networks { mode, endpoints: Json::Object(endpoints) })
 }
 
+/// Checks the long form while flags are read.
+pub(super) fn check(spec: &str) -> Result<String, String> {
+    if spec.contains('=') {
+        end(spec).map_err(|error| error.text)?;
+    }
+    Ok(spec.to_owned())
+}
+
 fn end(spec: &str) -> Outcome<End> {
     let mut end = End::default();
     if !spec.contains('=') {
@@ -89,11 +97,14 @@ fn end(spec: &str) -> Outcome<End> {
                 "mac-address" => value.clone_into(&mut end.mac),
                 "link-local-ip" => end.local.push(value.to_owned()),
                 "driver-opt" => {
-                    let (key, value) = value.split_once('=').ok_or_else(|| CliError::new(format!("invalid key value pair format in driver options: {value}")))?;
+                    let (key, value) = value
+                        .split_once('=')
+                        .ok_or_else(|| CliError::new(format!("invalid key value pair format in driver options: {value}")))?;
                     end.options.push((key.to_lowercase(), value.into()));
                 }
                 "gw-priority" => {
-                    end.priority = value.parse().map_err(|_| CliError::new(format!("invalid gw-priority ({value}): must be an integer")))?;
+                    end.priority =
+                        value.parse().map_err(|_| CliError::new(format!("invalid gw-priority ({value}): must be an integer")))?;
                 }
                 _ => return Err(CliError::new(format!("invalid field key {key}"))),
             }

@@ -61,7 +61,9 @@ fn split(text: &str) -> (&str, &str, &str) {
 
 fn address(text: &str) -> Result<String, String> {
     let plain = match text.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']').ok_or_else(|| format!("Invalid ip address {text}: address {text}:: missing ']' in address"))?,
+        Some(rest) => {
+            rest.strip_suffix(']').ok_or_else(|| format!("Invalid ip address {text}: address {text}:: missing ']' in address"))?
+        }
         None if text.contains(':') => return Err(format!("Invalid ip address {text}: address {text}:: too many colons in address")),
         None => text,
     };
@@ -109,11 +111,13 @@ pub(crate) fn exposed(spec: &str) -> Result<Vec<String>, String> {
     }
     let (ports, protocol) = spec.split_once('/').unwrap_or((spec, "tcp"));
     let wrong = |error: String| format!("invalid range format for --expose: {ports}, error: {error}");
-    let number = |text: &str| text.parse::<u16>().map_err(|_| wrong(format!("strconv.ParseUint: parsing {}: invalid syntax", sampan_gotext::quote(text))));
+    let number = |text: &str| {
+        text.parse::<u16>().map_err(|_| wrong(format!("strconv.ParseUint: parsing {}: invalid syntax", sampan_gotext::quote(text))))
+    };
     let (low, high) = ports.split_once('-').unwrap_or((ports, ports));
     let (low, high) = (number(low)?, number(high)?);
     if low > high {
-        return Err(wrong("invalid range specified for port: ".to_owned() + ports));
+        return Err(wrong("Invalid range specified for the Port: ".to_owned() + ports));
     }
     Ok((low..=high).map(|port| format!("{port}/{protocol}")).collect())
 }
@@ -133,7 +137,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn shown(spec: &str) -> Result<String, String> {
-        parse(spec).map(|list| list.iter().map(|one| format!("{}|{}|{}", one.host_ip, one.host_port, one.port)).collect::<Vec<_>>().join(" "))
+        parse(spec)
+            .map(|list| list.iter().map(|one| format!("{}|{}|{}", one.host_ip, one.host_port, one.port)).collect::<Vec<_>>().join(" "))
     }
 
     #[test]

@@ -123,7 +123,9 @@ async fn engine_error(response: Response<Incoming>, target: &str) -> CliError {
     let message = match (message.is_empty(), bytes.is_empty()) {
         (false, _) => message,
         (true, false) => String::from_utf8_lossy(&bytes).trim().to_owned(),
-        (true, true) => format!("request returned {status} for API route and version {target}, check if the server supports the requested API version"),
+        (true, true) => {
+            format!("request returned {status} for API route and version {target}, check if the server supports the requested API version")
+        }
     };
     CliError::engine(status.as_u16(), message.trim())
 }

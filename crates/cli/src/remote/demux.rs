@@ -63,7 +63,11 @@ mod tests {
             for piece in bytes.chunks(size) {
                 demux
                     .feed(piece, &mut |stream, piece| {
-                        if stream == 2 { err.extend_from_slice(piece) } else { out.extend_from_slice(piece) }
+                        if stream == 2 {
+                            err.extend_from_slice(piece)
+                        } else {
+                            out.extend_from_slice(piece)
+                        }
                         Ok(())
                     })
                     .unwrap();

@@ -19,12 +19,11 @@ use hyper::client::conn::http1::SendRequest;
 
 use crate::error::{CliError, Outcome};
 
-
 /// Newest API that is spoken.
 pub(crate) const NEWEST: &str = "1.51";
 
 /// Starts an engine where none answers.
-pub type Starter = fn() -> Result<(), CliError>;
+pub(crate) type Starter = fn() -> Result<(), CliError>;
 
 /// A way to an engine.
 pub(crate) struct Client {
@@ -49,8 +48,6 @@ impl std::fmt::Debug for Client {
 pub(crate) struct Server {
     /// The version to speak.
     pub(crate) api: String,
-    /// `linux`.
-    pub(crate) os: String,
 }
 
 impl Client {
@@ -96,18 +93,8 @@ impl Client {
             None if older(&theirs, NEWEST) => theirs,
             None => NEWEST.into(),
         };
-        let os = header("Ostype");
         *self.idle.borrow_mut() = sender;
-        Ok(self.server.get_or_init(|| Server { api, os }))
-    }
-
-    /// Refuses a wish that the engine is too old for.
-    pub(crate) async fn needs(&self, version: &str, what: &str) -> Outcome<()> {
-        let api = &self.server().await?.api;
-        if older(api, version) {
-            return Err(CliError::new(format!("{what} requires API version {version}, but the Docker daemon API version is {api}")));
-        }
-        Ok(())
+        Ok(self.server.get_or_init(|| Server { api }))
     }
 
     /// Says what went wrong with a connection, in Docker's words.
@@ -116,7 +103,13 @@ impl Client {
         match error.kind() {
             std::io::ErrorKind::PermissionDenied => {
                 let socket = host.strip_prefix("unix://").unwrap_or(&host);
-                let verb = if *method == Method::GET { "Get" } else if *method == Method::HEAD { "Head" } else { "Post" };
+                let verb = if *method == Method::GET {
+                    "Get"
+                } else if *method == Method::HEAD {
+                    "Head"
+                } else {
+                    "Post"
+                };
                 CliError::new(format!(
                     "permission denied while trying to connect to the Docker daemon socket at {host}: {verb} \"http://{}{path}\": dial unix {socket}: connect: permission denied",
                     socket.replace('/', "%2F")

@@ -132,7 +132,14 @@ fn network_settings(view: &ContainerView) -> Json {
 }
 
 fn shown_ports(view: &ContainerView) -> sampan_engine::model::PortMap {
-    view.state.ports.clone()
+    let mut ports = view.state.ports.clone();
+    // Ports that are only declared are shown as long as there is a network.
+    if view.state.status.is_running() && !view.state.endpoints.is_empty() {
+        for port in view.spec.config.exposed_ports.iter().filter_map(|port| port.parse().ok()) {
+            ports.entry(port).or_default();
+        }
+    }
+    ports
 }
 
 /// The row of a list.

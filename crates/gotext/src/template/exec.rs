@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::TemplateError;
 use super::function;
 use super::parse::{Base, Command, Node, Operand, Pipe, Place};
+use super::{Settings, TemplateError};
 use crate::Value;
 
 /// Deepest chain of templates that call each other.
@@ -14,15 +14,16 @@ const LARGEST: usize = 64 << 20;
 
 type Result<T> = std::result::Result<T, TemplateError>;
 
-pub(super) fn execute(nodes: &[Node], defined: &BTreeMap<String, Vec<Node>>, strict: bool, data: &Value) -> Result<String> {
-    let mut run = Run { defined, strict, out: String::new(), variables: vec![("$".into(), data.clone())], depth: 0, name: String::new() };
+pub(super) fn execute(nodes: &[Node], defined: &BTreeMap<String, Vec<Node>>, settings: &Settings, data: &Value) -> Result<String> {
+    let mut run =
+        Run { defined, settings, out: String::new(), variables: vec![("$".into(), data.clone())], depth: 0, name: settings.name.clone() };
     run.list(nodes, data)?;
     Ok(run.out)
 }
 
 struct Run<'a> {
     defined: &'a BTreeMap<String, Vec<Node>>,
-    strict: bool,
+    settings: &'a Settings,
     out: String,
     variables: Vec<(String, Value)>,
     depth: usize,
@@ -46,7 +47,7 @@ impl Run<'_> {
         };
         TemplateError(format!(
             "template: {}:{}:{}: executing {} at <{shown}>: {message}",
-            "",
+            self.settings.name,
             place.line,
             place.column,
             crate::quote(&self.name)
@@ -180,9 +181,14 @@ impl Run<'_> {
         if let Base::Function(name) = &first.base {
             return self.call(name, command, rest, dot, piped, &first.fields);
         }
-        if let (Some(("Label", owner)), [name]) = (self.label_of(first, dot)?.as_ref().map(|owner| ("Label", owner)), rest) {
+        if let ([name], Some(owner)) = (rest, self.label_of(first, dot)?) {
             let key = self.operand(name, dot)?;
-            return Ok(Value::Text(key.as_text().and_then(|key| owner.get(key)).cloned().unwrap_or_default()));
+            let key = key.as_text().unwrap_or_default();
+            if self.settings.heads {
+                let last = key.rsplit('.').next().unwrap_or(key);
+                return Ok(Value::Text(last.replace(['-', '_'], " ")));
+            }
+            return Ok(Value::Text(owner.get(key).cloned().unwrap_or_default()));
         }
         if !rest.is_empty() || piped.is_some() {
             let what = match &first.base {
@@ -240,6 +246,9 @@ impl Run<'_> {
             values.push(self.operand(operand, dot)?);
         }
         values.extend(piped);
+        if self.settings.heads && matches!(name, "json" | "split" | "join" | "title" | "lower" | "upper" | "truncate") {
+            return Ok(values.into_iter().next().unwrap_or(Value::Nil));
+        }
         let value = function::call(name, &values).map_err(|error| match error {
             function::Fault::Arguments(message) => self.fail(&command.place, &message),
             function::Fault::Call(message) => self.fail(&command.place, &format!("error calling {name}: {message}")),
@@ -273,7 +282,9 @@ impl Run<'_> {
             value = match &value {
                 Value::Map(map) => match map.get(name) {
                     Some(value) => value.clone(),
-                    None if self.strict => return Err(self.fail(place, &format!("map has no entry for key {}", crate::quote(name)))),
+                    None if self.settings.strict => {
+                        return Err(self.fail(place, &format!("map has no entry for key {}", crate::quote(name))));
+                    }
                     None => Value::Missing,
                 },
                 Value::Record(record) => match record.get(name) {

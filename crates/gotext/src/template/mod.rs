@@ -23,7 +23,18 @@ pub struct TemplateError(pub String);
 pub struct Template {
     nodes: Vec<Node>,
     defined: BTreeMap<String, Vec<Node>>,
+    settings: Settings,
+}
+
+/// How a template behaves.
+#[derive(Debug, Clone, Default)]
+struct Settings {
+    /// A missing key of a map is an error.
     strict: bool,
+    /// The data are heads of columns: functions leave them as they are, and a label's head is its name.
+    heads: bool,
+    /// What errors call it.
+    name: String,
 }
 
 impl Template {
@@ -33,13 +44,27 @@ impl Template {
     /// `template: :1: unclosed action` and the like.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let (nodes, defined) = parse::parse(text)?;
-        Ok(Self { nodes, defined, strict: false })
+        Ok(Self { nodes, defined, settings: Settings::default() })
     }
 
     /// A missing key of a map is an error.
     #[must_use]
     pub fn strict(mut self) -> Self {
-        self.strict = true;
+        self.settings.strict = true;
+        self
+    }
+
+    /// The data are heads of columns: Docker's functions leave them as they are, `.Label "a.b_c"` gives `b c`.
+    #[must_use]
+    pub fn heads(mut self) -> Self {
+        self.settings.heads = true;
+        self
+    }
+
+    /// A template that errors name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.settings.name);
         self
     }
 
@@ -48,7 +73,7 @@ impl Template {
     /// # Errors
     /// `template: :1:2: executing "" at <.X>: …`.
     pub fn execute(&self, data: &Value) -> Result<String, TemplateError> {
-        exec::execute(&self.nodes, &self.defined, self.strict, data)
+        exec::execute(&self.nodes, &self.defined, &self.settings, data)
     }
 }
 

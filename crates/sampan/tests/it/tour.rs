@@ -1,10 +1,28 @@
-//! The tour, line by line, through the docker CLI.
+//! The tour, line by line, through the unmodified docker command line and through ours.
 
 use sampan_testkit::World;
 
-#[test]
-fn run_gives_output_exit_code_and_input() {
-    let world = World::with_docker();
+/// Each part of the tour through both command lines.
+macro_rules! parts {
+    ($($name:ident),* $(,)?) => {
+        mod through_docker {
+            $(#[test] fn $name() { super::$name(&super::World::with_docker()); })*
+        }
+        mod through_ours {
+            $(#[test] fn $name() { super::$name(&super::World::with_our_docker()); })*
+        }
+    };
+}
+
+parts!(
+    run_gives_output_exit_code_and_input,
+    a_service_has_limits_a_port_and_a_life,
+    storage_users_and_rights,
+    images_are_made_saved_and_removed,
+    real_images_load_and_run
+);
+
+fn run_gives_output_exit_code_and_input(world: &World) {
     assert_eq!(world.ok("docker load -i box.tar"), "Loaded image: box:latest");
     assert_eq!(world.ok("docker run --rm box echo hello"), "hello");
     let output = world.sh("docker run --rm box sh -c 'echo out; echo err >&2; exit 3'");
@@ -18,9 +36,7 @@ fn run_gives_output_exit_code_and_input() {
     assert_eq!(world.ok("docker ps -aq"), "", "--rm leaves nothing");
 }
 
-#[test]
-fn a_service_has_limits_a_port_and_a_life() {
-    let world = World::with_docker();
+fn a_service_has_limits_a_port_and_a_life(world: &World) {
     drop(world.ok("docker load -q -i box.tar"));
     let id = world
         .ok("docker run -d --name web -p 127.0.0.1:0:8080 --memory 64m --cpus 0.5 --restart on-failure:2 box httpd -f -v -p 8080 -h /etc");
@@ -46,9 +62,7 @@ fn a_service_has_limits_a_port_and_a_life() {
     drop(world.ok("docker rm site"));
 }
 
-#[test]
-fn storage_users_and_rights() {
-    let world = World::with_docker();
+fn storage_users_and_rights(world: &World) {
     drop(world.ok("docker load -q -i box.tar"));
     assert_eq!(
         world.ok("docker run --rm -v data:/data box sh -c 'echo kept > /data/f'; docker run --rm -v data:/data:ro box cat /data/f"),
@@ -78,9 +92,7 @@ fn storage_users_and_rights() {
     drop(world.ok("docker rm -f one && docker volume rm data"));
 }
 
-#[test]
-fn images_are_made_saved_and_removed() {
-    let world = World::with_docker();
+fn images_are_made_saved_and_removed(world: &World) {
     drop(world.ok("docker load -q -i box.tar && docker run --name one box sh -c 'echo data > /file; rm /etc/group'"));
     assert_eq!(world.ok("docker diff one"), "C /etc\nD /etc/group\nA /file");
     drop(world.ok(r#"docker commit -m 'with data' -a 'A Sailor' -c 'CMD ["cat","/file"]' -c 'ENV X="two words"' one box:data"#));
@@ -103,13 +115,11 @@ fn images_are_made_saved_and_removed() {
     assert_eq!(world.ok("docker images -aq"), "");
 }
 
-#[test]
-fn real_images_load_and_run() {
+fn real_images_load_and_run(world: &World) {
     let Some(data) = sampan_testkit::setup::testdata() else {
         // Without the test data there is nothing to load; the made-up image is tested everywhere else.
         return;
     };
-    let world = World::with_docker();
     for version in ["3.10", "3.11"] {
         let path = data.join(format!("images/alpine-{version}.tar.gz")).canonicalize().expect("test data");
         assert_eq!(world.ok(&format!("docker load -q -i {}", path.display())), format!("Loaded image: alpine:{version}"));
