@@ -140,7 +140,8 @@ pub fn process(options: &Options, host: &Host) -> Result<ProcessPlan, PlanError>
         width: options.size.0,
         height: options.size.1,
         stdin: options.stdin,
-        stdin_once: options.stdin_once,
+        // A terminal stays open: who detaches from it does not end the process.
+        stdin_once: options.stdin_once && !options.terminal,
     })
 }
 

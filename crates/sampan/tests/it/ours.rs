@@ -72,7 +72,9 @@ fn a_terminal_is_one_at_both_ends() {
     let typed = world.sh("(echo 'tty; exit 3'; sleep 0.2) | script -qec 'docker exec -it web sh' /dev/null");
     assert!(typed.code == 3 && typed.stdout.contains("/dev/pts/"), "{typed:?}");
     // Ctrl-P Ctrl-Q leaves the container alone.
-    drop(world.ok("(while printf '\\020\\021'; do sleep 0.1; done) | timeout 20 script -qec 'docker run -it --name stays box sh' /dev/null"));
+    drop(
+        world.ok("(while printf '\\020\\021'; do sleep 0.1; done) | timeout 20 script -qec 'docker run -it --name stays box sh' /dev/null"),
+    );
     assert_eq!(world.ok("docker inspect -f '{{.State.Running}}' stays"), "true");
     // A signal goes on to the process, and its exit code comes back.
     let signalled = world.sh(
