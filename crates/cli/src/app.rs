@@ -1,7 +1,7 @@
 //! What every command has at hand: the program's name, the configuration, the way to the engine, standard input and output.
 
 use std::cell::OnceCell;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use sampan_gotext::flags::{Flag, Kind, Matches};

@@ -225,7 +225,7 @@ pub fn parse(flags: &[&[Flag]], words: &[String], interspersed: bool) -> Result<
                 None if flag.kind == Kind::Bool => "true".to_owned(),
                 None => rest.next().cloned().ok_or_else(|| FlagError(format!("flag needs an argument: --{name}")))?,
             };
-            set(&mut matches, flag, value)?;
+            set(&mut matches, flag, &value)?;
         } else if word.len() > 1 && word.starts_with('-') {
             letters(&mut matches, flags, &word[1..], &mut rest)?;
         } else {
@@ -260,32 +260,32 @@ fn letters(matches: &mut Matches, flags: &[&[Flag]], cluster: &str, rest: &mut s
             return Err(FlagError(format!("unknown shorthand flag: '{letter}' in -{cluster}")));
         };
         if let Some(value) = after.strip_prefix('=') {
-            return set(matches, flag, value.to_owned());
+            return set(matches, flag, value);
         }
         if flag.kind == Kind::Bool {
-            set(matches, flag, "true".into())?;
+            set(matches, flag, "true")?;
             continue;
         }
         let value = if after.is_empty() { rest.next().cloned() } else { Some(after.to_owned()) };
         let value = value.ok_or_else(|| FlagError(format!("flag needs an argument: '{letter}' in -{cluster}")))?;
-        return set(matches, flag, value);
+        return set(matches, flag, &value);
     }
     Ok(())
 }
 
-fn set(matches: &mut Matches, flag: &Flag, value: String) -> Result<(), FlagError> {
+fn set(matches: &mut Matches, flag: &Flag, value: &str) -> Result<(), FlagError> {
     let bad =
-        |error: String| FlagError(format!("invalid argument {} for {} flag: {error}", crate::quote(&value), crate::quote(&flag.spelled())));
+        |error: String| FlagError(format!("invalid argument {} for {} flag: {error}", crate::quote(value), crate::quote(&flag.spelled())));
     let checked = match flag.kind {
-        Kind::Bool => truth(&value).map(str::to_owned),
-        Kind::Int => integer(&value),
-        Kind::Uint16 => unsigned(&value, u64::from(u16::MAX)),
-        Kind::Uint => unsigned(&value, u64::MAX),
-        Kind::Duration => crate::duration::parse(&value).map(|span| span.to_string()),
-        Kind::Bytes if value == "-1" && flag.name == "memory-swap" => Ok(value.clone()),
-        Kind::Bytes => crate::units::parse_binary_size(&value).map(|size| size.to_string()),
-        Kind::Filter => filter(&value),
-        Kind::Text | Kind::List | Kind::Strings | Kind::Map | Kind::Other(_) => Ok(value.clone()),
+        Kind::Bool => truth(value).map(str::to_owned),
+        Kind::Int => integer(value),
+        Kind::Uint16 => unsigned(value, u64::from(u16::MAX)),
+        Kind::Uint => unsigned(value, u64::MAX),
+        Kind::Duration => crate::duration::parse(value).map(|span| span.to_string()),
+        Kind::Bytes if value == "-1" && flag.name == "memory-swap" => Ok(value.to_owned()),
+        Kind::Bytes => crate::units::parse_binary_size(value).map(|size| size.to_string()),
+        Kind::Filter => filter(value),
+        Kind::Text | Kind::List | Kind::Strings | Kind::Map | Kind::Other(_) => Ok(value.to_owned()),
     };
     let checked = checked.and_then(|value| flag.check.map_or(Ok(value.clone()), |check| check(&value))).map_err(bad)?;
     let values = matches.given.entry(flag.name).or_default();

@@ -72,7 +72,7 @@ fn whole(size: f64) -> i64 {
 /// `3 hours`, `About a minute`, `Less than a second`.
 #[must_use]
 pub fn span(seconds: i64) -> String {
-    let (minutes, hours) = (seconds / 60, (seconds as f64 / 3600.0).round_ties_even() as i64);
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
     let hours_down = seconds / 3600;
     match seconds {
         ..1 => "Less than a second".into(),

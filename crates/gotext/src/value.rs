@@ -19,9 +19,9 @@ pub enum Value {
     /// `string`.
     Text(String),
     /// A slice.
-    List(Arc<Vec<Value>>),
+    List(Arc<Vec<Self>>),
     /// A map with text keys; prints sorted.
-    Map(Arc<BTreeMap<String, Value>>),
+    Map(Arc<BTreeMap<String, Self>>),
     /// A struct.
     Record(Arc<Record>),
 }

@@ -94,10 +94,7 @@ async fn version(app: &App, matches: &Matches) -> Outcome {
     };
     let (context, _) = app.context()?;
     let client = app.client()?;
-    let server = match client.get("/version").json().await {
-        Ok(json) => Ok(json),
-        Err(error) => Err(error),
-    };
+    let server = client.get("/version").json().await;
     let api = client.server().await.map_or_else(|_| crate::remote::NEWEST.to_owned(), |server| server.api.clone());
     let ours = object! {
         "Version": DOCKER_VERSION,

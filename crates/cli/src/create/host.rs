@@ -68,7 +68,7 @@ pub(super) fn config(matches: &Matches, binds: Vec<String>, published: &[Publish
         host.push(("Mounts".into(), Json::Array(mounts)));
     }
     if matches.given("tmpfs") {
-        host.push(("Tmpfs".into(), Json::map(tmpfs.map(|(path, options)| (path, options)))));
+        host.push(("Tmpfs".into(), Json::map(tmpfs)));
     }
     if matches.given("init") {
         host.push(("Init".into(), matches.truth("init").into()));

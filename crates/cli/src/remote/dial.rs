@@ -75,7 +75,7 @@ impl Endpoint {
                 let mut child = tokio::process::Command::from(ssh).kill_on_drop(true).spawn()?;
                 let missing = || io::Error::other("ssh without pipes");
                 let (stdin, stdout) = (child.stdin.take().ok_or_else(missing)?, child.stdout.take().ok_or_else(missing)?);
-                Ok(Connection::Ssh { _child: child, stdin, stdout })
+                Ok(Connection::Ssh(Box::new(Pipes { _child: child, stdin, stdout })))
             }
         }
     }
@@ -104,12 +104,20 @@ fn ssh_words(rest: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
+/// A program that passes bytes on; it is killed when the connection goes.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    _child: Child,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+}
+
 /// A connection to an engine.
 #[derive(Debug)]
 pub(crate) enum Connection {
     Unix(UnixStream),
     Tcp(TcpStream),
-    Ssh { _child: Child, stdin: ChildStdin, stdout: ChildStdout },
+    Ssh(Box<Pipes>),
 }
 
 impl AsyncRead for Connection {
@@ -117,7 +125,7 @@ impl AsyncRead for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Ssh { stdout, .. } => Pin::new(stdout).poll_read(context, buffer),
+            Self::Ssh(pipes) => Pin::new(&mut pipes.stdout).poll_read(context, buffer),
         }
     }
 }
@@ -127,7 +135,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Ssh { stdin, .. } => Pin::new(stdin).poll_write(context, bytes),
+            Self::Ssh(pipes) => Pin::new(&mut pipes.stdin).poll_write(context, bytes),
         }
     }
 
@@ -135,7 +143,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Self::Ssh { stdin, .. } => Pin::new(stdin).poll_flush(context),
+            Self::Ssh(pipes) => Pin::new(&mut pipes.stdin).poll_flush(context),
         }
     }
 
@@ -143,7 +151,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Ssh { stdin, .. } => Pin::new(stdin).poll_shutdown(context),
+            Self::Ssh(pipes) => Pin::new(&mut pipes.stdin).poll_shutdown(context),
         }
     }
 }

@@ -11,9 +11,9 @@ use super::lex::{self, Kind, Part, Token};
 pub(super) enum Node {
     Text(String),
     Action(Pipe),
-    If { pipe: Pipe, body: Vec<Node>, otherwise: Vec<Node> },
-    With { pipe: Pipe, body: Vec<Node>, otherwise: Vec<Node> },
-    Range { pipe: Pipe, body: Vec<Node>, otherwise: Vec<Node> },
+    If { pipe: Pipe, body: Vec<Self>, otherwise: Vec<Self> },
+    With { pipe: Pipe, body: Vec<Self>, otherwise: Vec<Self> },
+    Range { pipe: Pipe, body: Vec<Self>, otherwise: Vec<Self> },
     Template { name: String, pipe: Option<Pipe>, place: Place },
     Break,
     Continue,
@@ -75,7 +75,7 @@ pub(super) fn parse(text: &str) -> Result<(Vec<Node>, Defined), TemplateError> {
     let (nodes, end) = parser.list()?;
     match end {
         End::Eof => Ok((nodes, parser.defined)),
-        End::End => Err(parser.fail(0, "unexpected {{end}}")),
+        End::Closed => Err(parser.fail(0, "unexpected {{end}}")),
         End::Else(..) => Err(parser.fail(0, "unexpected {{else}}")),
     }
 }
@@ -93,7 +93,7 @@ struct Parser<'a> {
 /// What a list of nodes stopped at.
 enum End<'a> {
     Eof,
-    End,
+    Closed,
     Else(&'a [Token]),
 }
 
@@ -116,7 +116,7 @@ impl<'a> Parser<'a> {
             let Some(first) = tokens.first() else { return Err(self.fail(0, "missing value for command")) };
             let word = if let Kind::Word(word) = &first.kind { word.as_str() } else { "" };
             match word {
-                "end" => return Ok((nodes, End::End)),
+                "end" => return Ok((nodes, End::Closed)),
                 "else" => return Ok((nodes, End::Else(&tokens[1..]))),
                 "if" | "with" | "range" => {
                     let node = self.block(word, first.at, &tokens[1..])?;
@@ -154,9 +154,9 @@ impl<'a> Parser<'a> {
         let (body, end) = self.list()?;
         let otherwise = match end {
             End::Eof => return Err(self.fail(self.text.len(), "unexpected EOF")),
-            End::End => Vec::new(),
+            End::Closed => Vec::new(),
             End::Else([]) => match self.list()? {
-                (nodes, End::End) => nodes,
+                (nodes, End::Closed) => nodes,
                 (_, End::Eof) => return Err(self.fail(self.text.len(), "unexpected EOF")),
                 (_, End::Else(_)) => return Err(self.fail(at, "expected end; found {{else}}")),
             },
@@ -199,7 +199,7 @@ impl<'a> Parser<'a> {
         (self.variables, self.loops) = (variables, loops);
         self.depth -= 1;
         match end {
-            End::End => Ok(nodes),
+            End::Closed => Ok(nodes),
             End::Eof => Err(self.fail(self.text.len(), "unexpected EOF")),
             End::Else(_) => Err(self.fail(at, "unexpected {{else}}")),
         }
