@@ -11,6 +11,8 @@ const MAX_EXTENSION: u64 = 1 << 20;
 const MAX_PATH: usize = 4096;
 /// Longest extended attribute.
 const MAX_XATTR: usize = 64 << 10;
+/// Most extended attributes of an entry.
+const MAX_XATTRS: usize = 256;
 /// Longest run of extension headers before an entry.
 const MAX_EXTENSIONS: usize = 16;
 
@@ -312,6 +314,9 @@ impl Extensions {
                     }
                     let name = std::str::from_utf8(name).map_err(|_| TarError::Malformed("an attribute's name"))?;
                     self.xattrs.retain(|(known, _)| known != name);
+                    if self.xattrs.len() >= MAX_XATTRS {
+                        return Err(TarError::Limit("more than 256 extended attributes of one entry"));
+                    }
                     self.xattrs.push((name.to_owned(), value.to_vec()));
                 }
             }

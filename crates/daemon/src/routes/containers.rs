@@ -264,12 +264,7 @@ async fn exec_create(context: Arc<Context>, call: Call, name: &str) -> Reply {
 
 async fn update(context: Arc<Context>, call: Call, name: &str) -> Reply {
     let fields = json_body(call.request).await?;
-    let resources = shape::host::resources(&fields)?;
-    let restart = fields.get("RestartPolicy").is_some().then(|| fields.object("RestartPolicy").map_err(bad_field)).transpose()?;
-    let restart = restart
-        .filter(|fields| fields.text("Name").is_ok_and(|name| !name.is_empty()))
-        .map(|fields| shape::host::restart(&fields))
-        .transpose()?;
+    let (resources, restart) = crate::decode::update(&fields)?;
     let (engine, name) = (Arc::clone(&context.engine), name.to_owned());
     let warnings = blocking(move || engine.update(&name, &resources, restart)).await??;
     ok(&object! { "Warnings": Json::list_or_null(warnings) })
