@@ -36,7 +36,7 @@ impl Reference {
     /// # Errors
     /// [`ReferenceError`].
     pub fn parse_normalized(text: &str) -> Result<Self, ReferenceError> {
-        if text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        if looks_like_id(text) {
             return Err(ReferenceError::LooksLikeId(text.to_owned()));
         }
         let (rest, digest) = match text.split_once('@') {
@@ -118,7 +118,8 @@ impl Reference {
             return format!("{}/{}", self.domain, self.path);
         }
         match self.path.split_once('/') {
-            Some(("library", rest)) if !rest.contains('/') => rest.to_owned(),
+            Some(("library", rest)) if !rest.contains('/') && !looks_like_id(rest) => rest.to_owned(),
+            Some(("library", rest)) if !rest.contains('/') => format!("{}/{}", self.domain, self.path),
             // Without the domain it would name another repository.
             Some((first, _)) if is_domain_like(first) => format!("{}/{}", self.domain, self.path),
             _ => self.path.clone(),
@@ -143,6 +144,10 @@ impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.suffixed(&format!("{}/{}", self.domain, self.path)))
     }
+}
+
+fn looks_like_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether the first component of a name is a domain, not a user.

@@ -234,7 +234,7 @@ async fn export(context: Arc<Context>, name: &str) -> Reply {
 }
 
 /// An answer that a blocking thread writes; a failure breaks it off.
-pub(crate) fn archive_answer<E: std::fmt::Display>(
+pub(crate) fn archive_answer<E: std::error::Error + 'static>(
     work: impl FnOnce(&mut dyn std::io::Write) -> Result<(), E> + Send + 'static,
 ) -> Response<crate::respond::Body> {
     let (writer, stream) = body::streaming();
@@ -243,8 +243,9 @@ pub(crate) fn archive_answer<E: std::fmt::Display>(
         let result = work(&mut buffered);
         let flushed = std::io::Write::flush(&mut buffered);
         if let Err(error) = result {
+            let error = sampan_engine::chain(&error);
             tracing::warn!(%error, "an archive was broken off");
-            writer.abort(std::io::Error::other(error.to_string()));
+            writer.abort(std::io::Error::other(error));
         } else if let Err(error) = flushed {
             writer.abort(error);
         }
