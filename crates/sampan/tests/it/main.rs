@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
 mod crash;
+mod disk;
 mod hostile;
 mod recorded;
 mod tour;
