@@ -293,6 +293,8 @@ impl Extraction<'_> {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         self.parents.clear();
+        // What is made anew in its place hides nothing.
+        self.opaque.retain(|folder| !folder.starts_with(&header.path));
         dir::remove_all(parent, name)
     }
 

@@ -52,6 +52,9 @@ struct Missing {
 /// Goes down a path as far as it exists, and through links to places that do not exist yet: they mean what they mean inside the
 /// root. Missing folders on the way are made; the last name is left to the caller.
 fn descend(root: BorrowedFd<'_>, path: &str) -> io::Result<Result<OwnedFd, Missing>> {
+    if let Ok(found) = open(root, path) {
+        return Ok(Ok(found));
+    }
     let mut pending: Vec<String> = parts(path);
     let mut done = String::new();
     let mut place = open(root, "")?;
