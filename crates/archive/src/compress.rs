@@ -36,6 +36,9 @@ impl Compression {
     }
 }
 
+/// How much memory xz may take, in KiB: `xz -9` asks for 65 MiB.
+const MOST_XZ_KIB: u32 = 128 << 10;
+
 type Source<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 
 /// A stream, decompressed.
@@ -72,7 +75,7 @@ impl<R: Read> Decompress<R> {
                 decoder.window_log_max(27)?;
                 Inner::Zstd(decoder)
             }
-            Compression::Xz => Inner::Xz(Box::new(lzma_rust2::XzReader::new(source, true))),
+            Compression::Xz => Inner::Xz(Box::new(lzma_rust2::XzReader::new_mem_limit(source, true, MOST_XZ_KIB))),
             Compression::Bzip2 => Inner::Bzip2(bzip2::bufread::MultiBzDecoder::new(source)),
         };
         Ok(Self { inner, compression })

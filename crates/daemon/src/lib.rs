@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod body;
+pub mod decode;
 mod hijack;
 mod query;
 mod respond;

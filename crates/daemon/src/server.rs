@@ -167,7 +167,7 @@ fn call(request: Request<Incoming>) -> Result<Call, ApiError> {
 }
 
 /// Splits `/v1.41/…`; a path without version is of the newest.
-fn version(path: &str) -> Result<((u32, u32), &str), ApiError> {
+pub(crate) fn version(path: &str) -> Result<((u32, u32), &str), ApiError> {
     let Some(rest) = path.strip_prefix("/v") else { return Ok((API, path)) };
     let (word, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();

@@ -232,6 +232,7 @@ fn missing(container: &str, path: &str, error: std::io::Error) -> EngineError {
     match error.kind() {
         std::io::ErrorKind::NotFound => EngineError::NotFound(format!("Could not find the file {path} in container {container}")),
         std::io::ErrorKind::NotADirectory => EngineError::Invalid("extraction point is not a directory".into()),
+        std::io::ErrorKind::InvalidInput => EngineError::Invalid(format!("invalid path {path:?} in container {container}")),
         _ => EngineError::Io { action: format!("open {path} in container {container}"), source: error },
     }
 }

@@ -54,7 +54,17 @@ impl Images {
         cancel: &Cancel,
     ) -> Result<ImageId, ImageError> {
         let reference = name(&options.reference)?;
-        let _adding = self.add();
+        self.adding(|| self.import_named(archive, options, reference.as_ref(), progress, cancel))
+    }
+
+    fn import_named(
+        &self,
+        archive: impl Read,
+        options: &ImportOptions,
+        reference: Option<&Reference>,
+        progress: &dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<ImageId, ImageError> {
         progress.report(Progress::Message("Importing".into()));
         let decompressed = Decompress::new(archive).map_err(ImageError::io("read the archive"))?;
         let diff_id = self.layer_from(decompressed, cancel)?;
@@ -71,8 +81,8 @@ impl Images {
             rootfs: RootFs { kind: "layers".into(), diff_ids: vec![diff_id] },
             ..ImageConfig::default()
         };
-        let id = self.put(&config, reference.as_ref(), None)?;
-        self.event("import", &id.to_string(), reference.map(|reference| reference.familiar()).unwrap_or_default().as_str());
+        let id = self.put(&config, reference, None)?;
+        self.event("import", &id.to_string(), reference.map(Reference::familiar).unwrap_or_default().as_str());
         Ok(id)
     }
 
@@ -88,7 +98,17 @@ impl Images {
         cancel: &Cancel,
     ) -> Result<ImageId, ImageError> {
         let reference = name(&options.reference)?;
-        let _adding = self.add();
+        self.adding(|| self.commit_named(upper, parent, options, reference.as_ref(), cancel))
+    }
+
+    fn commit_named(
+        &self,
+        upper: BorrowedFd<'_>,
+        parent: Option<&Image>,
+        options: &CommitOptions,
+        reference: Option<&Reference>,
+        cancel: &Cancel,
+    ) -> Result<ImageId, ImageError> {
         let staging = self.store().staging().map_err(ImageError::io("make a staging folder"))?;
         let packed = (|| {
             let path = staging.join("tar");
@@ -124,7 +144,7 @@ impl Images {
             empty_layer: false,
         });
         config.rootfs.diff_ids.push(diff_id?);
-        self.put(&config, reference.as_ref(), parent.map(|image| image.id.to_string()))
+        self.put(&config, reference, parent.map(|image| image.id.to_string()))
     }
 
     /// Unpacks and publishes a layer whose digest is not known before.

@@ -11,7 +11,8 @@ mod load;
 mod remove;
 mod save;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use sampan_base::{Event, EventKind, EventSink};
 use sampan_oci::{DiffId, ImageConfig, ImageId, Reference};
@@ -31,6 +32,8 @@ pub struct Images {
     change: Mutex<()>,
     /// Held shared while layers wait for their image's row, alone while unused layers are removed (moby#53335).
     adding: RwLock<()>,
+    /// A failed addition may have published layers that no image uses.
+    unswept: AtomicBool,
 }
 
 /// An image.
@@ -75,7 +78,7 @@ impl Images {
     /// Works on a data root.
     #[must_use]
     pub fn open(store: Arc<Store>, events: Arc<dyn EventSink>) -> Self {
-        Self { store, events, change: Mutex::new(()), adding: RwLock::new(()) }
+        Self { store, events, change: Mutex::new(()), adding: RwLock::new(()), unswept: AtomicBool::new(false) }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -86,9 +89,24 @@ impl Images {
         self.change.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins an operation that publishes layers before their image.
-    pub(crate) fn add(&self) -> RwLockReadGuard<'_, ()> {
-        self.adding.read().unwrap_or_else(PoisonError::into_inner)
+    /// Does what publishes layers before their image. When it fails, the layers that it published go: at once, or, as others may
+    /// count on them, when the last addition under way is over.
+    pub(crate) fn adding<T>(&self, work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+        let guard = self.adding.read().unwrap_or_else(PoisonError::into_inner);
+        let result = work();
+        if result.is_err() {
+            self.unswept.store(true, Ordering::SeqCst);
+        }
+        drop(guard);
+        if self.unswept.load(Ordering::SeqCst)
+            && let Ok(_alone) = self.adding.try_write()
+        {
+            self.unswept.store(false, Ordering::SeqCst);
+            if let Err(error) = self.store.collect_layers() {
+                tracing::warn!(%error, "cannot remove the layers of a failed operation");
+            }
+        }
+        result
     }
 
     /// Begins an operation that removes layers without an image.

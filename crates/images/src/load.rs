@@ -31,6 +31,8 @@ pub struct Loaded {
 
 /// Most files in an archive.
 const MAX_FILES: usize = 100_000;
+/// Most layers of an image: the original's limit, and what one overlay mount takes.
+const MAX_LAYERS: usize = 125;
 /// Largest document in an archive.
 const MAX_DOCUMENT: u64 = 8 << 20;
 
@@ -56,13 +58,14 @@ impl Images {
     /// # Errors
     /// [`ImageError`]; no image of the archive is named then, and nothing is left.
     pub fn load(&self, archive: impl Read, progress: &dyn ProgressSink, cancel: &Cancel) -> Result<Vec<Loaded>, ImageError> {
-        let _adding = self.add();
-        let folder = self.store().staging().map_err(ImageError::io("make a staging folder"))?;
-        let result = self.load_into(&folder, archive, progress, cancel);
-        if let Err(error) = self.store().discard(&folder) {
-            tracing::warn!(%error, "cannot remove a staging folder");
-        }
-        result
+        self.adding(|| {
+            let folder = self.store().staging().map_err(ImageError::io("make a staging folder"))?;
+            let result = self.load_into(&folder, archive, progress, cancel);
+            if let Err(error) = self.store().discard(&folder) {
+                tracing::warn!(%error, "cannot remove a staging folder");
+            }
+            result
+        })
     }
 
     fn load_into(
@@ -383,6 +386,9 @@ impl Staged {
         if config.rootfs.diff_ids.len() != layers.len() {
             let (expected, got) = (config.rootfs.diff_ids.len(), layers.len());
             return Err(ImageError::Invalid(format!("invalid manifest, layers length mismatch: expected {expected}, got {got}")));
+        }
+        if layers.len() > MAX_LAYERS {
+            return Err(ImageError::Invalid(format!("max depth exceeded: {} layers, at most {MAX_LAYERS} can be stacked", layers.len())));
         }
         if !config.os.is_empty() && config.os != "linux" {
             return Err(ImageError::Invalid(format!("cannot load {} image on linux", sampan_base::sanitize(&config.os))));

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
+use sampan_sys::dir;
+
 use crate::pack::is_opaque;
 
 /// How a path changed.
@@ -34,9 +36,20 @@ pub struct Change {
 /// A failing disk.
 pub fn changes(upper: BorrowedFd<'_>, lowers: &[OwnedFd]) -> io::Result<Vec<Change>> {
     let mut found: BTreeMap<String, ChangeKind> = BTreeMap::new();
-    let own = rustix::fs::openat(upper, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut stack = vec![(own, String::new())];
-    while let Some((directory, prefix)) = stack.pop() {
+    let mut stack = vec![(Vec::new(), String::new())];
+    // By path, not by descriptor: a directory may have any number of others in it.
+    while let Some((bytes, prefix)) = stack.pop() {
+        let directory = match dir::open_plain_in(upper, &bytes, OFlags::RDONLY | OFlags::DIRECTORY) {
+            // Gone or replaced meanwhile.
+            Err(error) if matches!(error.raw_os_error(), Some(2 | 20 | 40)) => continue,
+            Err(error) if error.raw_os_error() == Some(36) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "a tree is too deep: a path of more than 4096 bytes"));
+            }
+            other => other?,
+        };
+        if is_opaque(&directory) && !bytes.is_empty() {
+            add_hidden(&mut found, &prefix, &directory, lowers)?;
+        }
         for entry in rustix::fs::Dir::read_from(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -44,7 +57,10 @@ pub fn changes(upper: BorrowedFd<'_>, lowers: &[OwnedFd]) -> io::Result<Vec<Chan
                 continue;
             }
             let path = format!("{prefix}/{}", name.to_string_lossy());
-            let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let stat = match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(rustix::io::Errno::NOENT) => continue,
+                other => other?,
+            };
             let kind = FileType::from_raw_mode(stat.st_mode);
             let below = lower(lowers, &path);
             let change = match (kind, below) {
@@ -58,15 +74,11 @@ pub fn changes(upper: BorrowedFd<'_>, lowers: &[OwnedFd]) -> io::Result<Vec<Chan
                 found.insert(path.clone(), change);
             }
             if kind == FileType::Directory {
-                let inner = rustix::fs::openat(
-                    &directory,
-                    name,
-                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )?;
-                if is_opaque(&inner) {
-                    add_hidden(&mut found, &path, &inner, lowers)?;
+                let mut inner = bytes.clone();
+                if !inner.is_empty() {
+                    inner.push(b'/');
                 }
+                inner.extend_from_slice(name.to_bytes());
                 stack.push((inner, path));
             }
         }

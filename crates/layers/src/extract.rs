@@ -243,7 +243,11 @@ impl Extraction<'_> {
                 let made =
                     rustix::fs::openat(parent, os, flags, rustix::fs::Mode::from_raw_mode(0o600)).map_err(|error| fail(error.into()))?;
                 let mut file = File::from(made);
-                self.content(&mut file, reader, &header.path)?;
+                if let Err(error) = self.content(&mut file, reader, &header.path) {
+                    // Half a file is worse than none.
+                    let _best_effort = rustix::fs::unlinkat(parent, os, AtFlags::empty());
+                    return Err(error);
+                }
                 let made = OwnedFd::from(file);
                 self.attributes(&made, header).map_err(&fail)?;
                 rustix::fs::futimens(&made, &times(header.mtime)).map_err(|error| fail(error.into()))?;
@@ -263,8 +267,7 @@ impl Extraction<'_> {
                 rustix::fs::mknodat(parent, os, kind, rustix::fs::Mode::from_raw_mode(0o600), device)
                     .map_err(|error| fail(error.into()))?;
                 self.attributes_by_name(header, os, parent).map_err(&fail)?;
-                rustix::fs::chmodat(parent, os, rustix::fs::Mode::from_raw_mode(header.mode), AtFlags::empty())
-                    .map_err(|error| fail(error.into()))?;
+                dir::set_mode(parent, os, kind, header.mode).map_err(&fail)?;
             }
         }
         Ok(())
@@ -290,6 +293,8 @@ impl Extraction<'_> {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         self.parents.clear();
+        // What is made anew in its place hides nothing.
+        self.opaque.retain(|folder| !folder.starts_with(&header.path));
         dir::remove_all(parent, name)
     }
 
@@ -311,11 +316,13 @@ impl Extraction<'_> {
         let fail = write_error(&header.path);
         let target = checked(&header.link)?;
         let (folder, file) = split(&target);
-        let folder = dir::open_in(self.root, folder, OFlags::PATH | OFlags::DIRECTORY).map_err(&fail)?;
+        let missing = || ExtractError::Refused { path: shown(&header.path), reason: "a hard link to a file that is not in this archive" };
+        let folder = dir::open_in(self.root, folder, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(),
+            _ => fail(error),
+        })?;
         rustix::fs::linkat(&folder, OsStr::from_bytes(file), parent, name, AtFlags::empty()).map_err(|error| match error {
-            rustix::io::Errno::NOENT => {
-                ExtractError::Refused { path: shown(&header.path), reason: "a hard link to a file that is not in this archive" }
-            }
+            rustix::io::Errno::NOENT => missing(),
             other => fail(other.into()),
         })
     }

@@ -10,6 +10,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use sampan_archive::tar::{Header, Kind, Writer};
 use sampan_base::Cancel;
+use sampan_sys::dir;
 
 /// What a tree is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,34 @@ pub fn pack_one(parent: BorrowedFd<'_>, name: &OsStr, path: &[u8], out: impl Wri
     Ok(())
 }
 
+/// Longest path, as readers of archives take them.
+const DEEPEST: usize = 4096;
+/// How many folders are kept open on the way down.
+const OPEN_FOLDERS: usize = 32;
+
+/// A folder that is being packed; one far above the present one is closed meanwhile.
+struct Folder {
+    /// What is left of it.
+    names: Vec<OsString>,
+    directory: Option<OwnedFd>,
+    /// Its path in the archive.
+    path: Vec<u8>,
+}
+
+impl Folder {
+    /// The open folder; `None` when it is gone meanwhile.
+    fn open(&mut self, root: BorrowedFd<'_>, prefix: &[u8]) -> io::Result<Option<OwnedFd>> {
+        if self.directory.is_none() {
+            let below = self.path[prefix.len()..].iter().copied().skip_while(|byte| *byte == b'/').collect::<Vec<_>>();
+            match dir::open_plain_in(root, &below, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Err(error) if matches!(error.raw_os_error(), Some(2 | 20 | 40)) => return Ok(None),
+                other => self.directory = Some(other?),
+            }
+        }
+        self.directory.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+}
+
 struct Packer<W: Write> {
     writer: Writer<W>,
     mode: PackMode,
@@ -88,21 +117,32 @@ impl<W: Write> Packer<W> {
 
     /// Depth first with a stack of its own: the depth of a tree is a stranger's choice.
     fn tree(&mut self, directory: OwnedFd, prefix: &[u8], cancel: &Cancel) -> io::Result<()> {
-        let mut stack = vec![(names(&directory)?, directory, prefix.to_vec())];
-        while let Some((names, directory, prefix)) = stack.last_mut() {
-            let Some(name) = names.pop() else {
+        let root = directory.try_clone()?;
+        let mut stack = vec![Folder { names: names(&directory)?, directory: Some(directory), path: prefix.to_vec() }];
+        while let Some(folder) = stack.last_mut() {
+            let Some(name) = folder.names.pop() else {
                 stack.pop();
                 continue;
             };
             cancel.check().map_err(|_| io::Error::from(io::ErrorKind::Interrupted))?;
-            let mut path = prefix.clone();
+            let mut path = folder.path.clone();
             if !path.is_empty() {
                 path.push(b'/');
             }
             path.extend_from_slice(name.as_bytes());
-            let directory = directory.try_clone()?;
+            if path.len() > DEEPEST {
+                let text = format!("the tree is deeper than archives are: a path of more than {DEEPEST} bytes");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+            let Some(directory) = folder.open(root.as_fd(), prefix)? else {
+                stack.pop();
+                continue;
+            };
             if let Some(inner) = self.entry(directory.as_fd(), &name, &path)? {
-                stack.push((self::names(&inner)?, inner, path));
+                if let Some(above) = stack.len().checked_sub(OPEN_FOLDERS) {
+                    stack[above].directory = None;
+                }
+                stack.push(Folder { names: names(&inner)?, directory: Some(inner), path });
             }
         }
         Ok(())
@@ -115,12 +155,10 @@ impl<W: Write> Packer<W> {
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             other => other?,
         };
-        let open = |flags: OFlags| {
-            rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK, rustix::fs::Mode::empty())
-        };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                let inner = open(OFlags::RDONLY | OFlags::DIRECTORY)?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let inner = rustix::fs::openat(parent, name, flags, rustix::fs::Mode::empty())?;
                 let mut header = facts(&stat, path.to_vec(), Kind::Directory);
                 header.xattrs = xattrs(&inner, self.mode)?;
                 self.append(&header)?;
@@ -129,7 +167,7 @@ impl<W: Write> Packer<W> {
                 }
                 return Ok(Some(inner));
             }
-            FileType::RegularFile => self.file(&stat, path, open)?,
+            FileType::RegularFile => self.file(&stat, path, parent, name)?,
             FileType::Symlink => {
                 let mut header = facts(&stat, path.to_vec(), Kind::Symlink);
                 header.link = rustix::fs::readlinkat(parent, name, Vec::new())?.into_bytes();
@@ -152,7 +190,7 @@ impl<W: Write> Packer<W> {
         Ok(None)
     }
 
-    fn file(&mut self, stat: &Stat, path: &[u8], open: impl Fn(OFlags) -> rustix::io::Result<OwnedFd>) -> io::Result<()> {
+    fn file(&mut self, stat: &Stat, path: &[u8], parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         if stat.st_nlink > 1 {
             if let Some(first) = self.seen.get(&(stat.st_dev, stat.st_ino)) {
                 let mut header = facts(stat, path.to_vec(), Kind::Hardlink);
@@ -161,7 +199,7 @@ impl<W: Write> Packer<W> {
             }
             self.seen.insert((stat.st_dev, stat.st_ino), path.to_vec());
         }
-        let file = open(OFlags::RDONLY)?;
+        let file = dir::open_regular(parent, name)?;
         let stat = rustix::fs::fstat(&file)?;
         let mut header = facts(&stat, path.to_vec(), Kind::File);
         header.size = u64::try_from(stat.st_size).unwrap_or(0);

@@ -36,7 +36,7 @@ impl Reference {
     /// # Errors
     /// [`ReferenceError`].
     pub fn parse_normalized(text: &str) -> Result<Self, ReferenceError> {
-        if text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        if looks_like_id(text) {
             return Err(ReferenceError::LooksLikeId(text.to_owned()));
         }
         let (rest, digest) = match text.split_once('@') {
@@ -117,8 +117,11 @@ impl Reference {
         if self.domain != "docker.io" {
             return format!("{}/{}", self.domain, self.path);
         }
-        match self.path.strip_prefix("library/") {
-            Some(rest) if !rest.contains('/') => rest.to_owned(),
+        match self.path.split_once('/') {
+            Some(("library", rest)) if !rest.contains('/') && !looks_like_id(rest) => rest.to_owned(),
+            Some(("library", rest)) if !rest.contains('/') => format!("{}/{}", self.domain, self.path),
+            // Without the domain it would name another repository.
+            Some((first, _)) if is_domain_like(first) => format!("{}/{}", self.domain, self.path),
             _ => self.path.clone(),
         }
     }
@@ -143,11 +146,18 @@ impl fmt::Display for Reference {
     }
 }
 
+fn looks_like_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether the first component of a name is a domain, not a user.
+fn is_domain_like(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first.chars().any(|c| c.is_ascii_uppercase())
+}
+
 fn split_domain(name: &str) -> (String, String) {
     let (domain, path) = match name.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || first.chars().any(|c| c.is_ascii_uppercase()) => {
-            (first, rest)
-        }
+        Some((first, rest)) if is_domain_like(first) => (first, rest),
         _ => ("docker.io", name),
     };
     let domain = if domain == "index.docker.io" { "docker.io" } else { domain };
@@ -216,6 +226,10 @@ mod tests {
             ("a__b.c--d", "docker.io/library/a__b.c--d"),
         ] {
             assert_eq!(full(typed).as_deref(), Ok(wanted), "{typed}");
+        }
+        for name in ["docker.io/localhost/x", "docker.io/a.b/x"] {
+            let reference = Reference::parse_normalized(name).unwrap();
+            assert_eq!(Reference::parse_normalized(&reference.familiar()), Ok(reference), "{name} is not another registry's");
         }
         let digest = format!("busybox@sha256:{}", "0".repeat(64));
         assert_eq!(Reference::parse_normalized(&digest).unwrap().familiar(), digest);

@@ -68,7 +68,7 @@ pub fn resolve(wish: &str, additional: &[String], passwd_text: &str, group_text:
     let entry = passwd(passwd_text).find(|entry| (!name.is_empty() && entry.name == name) || Some(entry.uid) == wanted_uid);
     match (&entry, wanted_uid) {
         (Some(entry), _) => {
-            (user.uid, user.gid) = (entry.uid, entry.gid);
+            (user.uid, user.gid) = (in_range(entry.uid)?, in_range(entry.gid)?);
             entry.home.clone_into(&mut user.home);
         }
         (None, Some(uid)) => user.uid = uid,
@@ -76,8 +76,10 @@ pub fn resolve(wish: &str, additional: &[String], passwd_text: &str, group_text:
     }
     if group.is_empty() {
         let login = entry.as_ref().map_or("", |entry| entry.name);
-        user.groups =
-            groups(group_text).filter(|(_, _, members)| !login.is_empty() && members.contains(&login)).map(|(_, gid, _)| gid).collect();
+        user.groups = groups(group_text)
+            .filter(|(_, _, members)| !login.is_empty() && members.contains(&login))
+            .map(|(_, gid, _)| in_range(gid))
+            .collect::<Result<_, _>>()?;
     } else {
         user.gid = find_group(group, group_text)?;
     }
@@ -95,9 +97,14 @@ pub fn resolve(wish: &str, additional: &[String], passwd_text: &str, group_text:
 
 fn find_group(wish: &str, text: &str) -> Result<u32, UserError> {
     if let Some((_, gid, _)) = groups(text).find(|(name, ..)| *name == wish) {
-        return Ok(gid);
+        return in_range(gid);
     }
     parse_id(wish)?.ok_or_else(|| UserError::NoGroup(wish.to_owned()))
+}
+
+/// The kernel takes the highest number for "leave it as it is": such a user would stay root.
+fn in_range(id: u32) -> Result<u32, UserError> {
+    if i32::try_from(id).is_ok() { Ok(id) } else { Err(UserError::Range) }
 }
 
 fn parse_id(text: &str) -> Result<Option<u32>, UserError> {
@@ -136,6 +143,14 @@ mod tests {
     fn missing_ones_get_dockers_words() {
         assert_eq!(ids("nosuch", &[]), Err("unable to find user nosuch: no matching entries in passwd file".into()));
         assert_eq!(ids("user:nosuch", &[]), Err("unable to find group nosuch: no matching entries in group file".into()));
+        for (passwd, group, wish) in [
+            ("evil:x:4294967295:0:::", "", "evil"),
+            ("evil:x:5:4294967295:::", "", "evil"),
+            ("evil:x:5:5:::", "g:x:4294967295:evil", "evil"),
+            ("", "g:x:4294967295:", "5:g"),
+        ] {
+            assert_eq!(resolve(wish, &[], passwd, group), Err(UserError::Range), "the image cannot make it root");
+        }
         assert_eq!(ids("4294967295", &[]), Err("uids and gids must be in range 0-2147483647".into()));
     }
 }

@@ -33,8 +33,17 @@ fn run(options: &Options) -> anyhow::Result<()> {
     }
     let level = if options.log_level == "fatal" { "error" } else { &options.log_level };
     tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).with_ansi(false).init();
+    // Before anything is touched: the network and the sockets of a daemon that runs are its own.
+    for host in &options.hosts {
+        refuse_taken(host)?;
+    }
+    make_exec_root(&options.exec_root)?;
+    let lock = sampan_sys::file::try_lock_directory(&options.exec_root);
+    let lock = lock.with_context(|| format!("lock the runtime directory {}", options.exec_root.display()))?;
+    let Some(_held_while_we_live) = lock else {
+        bail!("another daemon uses the runtime directory {}: stop it, or give --exec-root another directory", options.exec_root.display());
+    };
     let apart = if options.started_by_client { Some(start::come_apart()) } else { None };
-    // Kept open as long as the daemon lives: the lock is in it.
     let engine = build(options)?;
     let listeners = options.hosts.iter().map(|host| listen(host, &options.group)).collect::<anyhow::Result<Vec<_>>>()?;
     std::fs::write(&options.pidfile, std::process::id().to_string()).with_context(|| format!("write {}", options.pidfile.display()))?;
@@ -52,7 +61,6 @@ fn run(options: &Options) -> anyhow::Result<()> {
 
 /// Opens every room, lowest first.
 fn build(options: &Options) -> anyhow::Result<Arc<Engine>> {
-    make_exec_root(&options.exec_root)?;
     let store = Arc::new(Store::open(&options.data_root)?);
     let instance = instance(&options.data_root);
     let net = if options.bridge == "none" { None } else { Some(Arc::new(open_net(options, &instance)?)) };
@@ -92,14 +100,22 @@ fn make_exec_root(path: &Path) -> anyhow::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).with_context(|| format!("make {}", path.display()))
 }
 
+/// Refuses a socket at which somebody answers.
+fn refuse_taken(host: &str) -> anyhow::Result<()> {
+    match host.strip_prefix("unix://") {
+        Some(path) if UnixStream::connect(path).is_ok() => {
+            bail!("another daemon answers at {path}: stop it, or give --host another socket")
+        }
+        _ => Ok(()),
+    }
+}
+
 fn listen(host: &str, group: &str) -> anyhow::Result<Listener> {
     let Some(path) = host.strip_prefix("unix://") else {
         bail!("not supported: --host {host} (unix sockets only; TCP with mutual TLS comes later)");
     };
     let path = PathBuf::from(path);
-    if UnixStream::connect(&path).is_ok() {
-        bail!("another daemon answers at {}: stop it, or give --host another socket", path.display());
-    }
+    refuse_taken(host)?;
     drop(std::fs::remove_file(&path));
     let listener = UnixListener::bind(&path).with_context(|| format!("listen at {}", path.display()))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660))?;

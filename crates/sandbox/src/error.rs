@@ -118,6 +118,21 @@ fn describe(error: ShimError, program: &str, place: &str) -> (String, i32, Error
         }
         Stage::Seccomp {} => (format!("{place}error loading seccomp filter: {reason}"), 128, ErrorKind::Internal),
         Stage::Apparmor {} => (format!("{place}unable to apply apparmor profile: {detail}: {reason}"), 128, ErrorKind::Internal),
+        Stage::KernelPlace {} => {
+            let target = if detail == "proc" { "/proc" } else { "/sys" };
+            let text = format!(
+                "{place}error mounting \"{detail}\" to rootfs at \"{target}\": filesystem \"{detail}\" must be mounted on ordinary directory"
+            );
+            (text, 128, ErrorKind::Invalid)
+        }
+        Stage::InsideProc {} => {
+            let text =
+                format!("{place}error mounting to rootfs at \"{detail}\": \"{detail}\" cannot be mounted because it is inside /proc");
+            (text, 128, ErrorKind::Invalid)
+        }
+        Stage::Log {} => (format!("{place}error opening the container's {detail}: {reason}"), 128, ErrorKind::Internal),
+        Stage::Device {} => (format!("{place}error creating device node {detail}: {reason}"), 128, ErrorKind::Invalid),
+        Stage::Mask {} => (format!("{place}can't mask path {detail:?}: {reason}"), 128, ErrorKind::Invalid),
         Stage::Gone {} => ("container has ended".to_owned(), 128, ErrorKind::Conflict),
         _ => (format!("{place}{stage:?} {detail}: {reason}"), 128, ErrorKind::Internal),
     }

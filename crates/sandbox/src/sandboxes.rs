@@ -191,7 +191,9 @@ impl Sandboxes {
     /// When it has ended.
     pub fn root(&self, id: &str) -> io::Result<OwnedFd> {
         let pid = self.running().get(id).map_or(0, |(_, pid)| *pid);
-        dir::open(Path::new(&format!("/proc/{pid}/root")))
+        let root = dir::open(Path::new(&format!("/proc/{pid}/root")))?;
+        // A number is used again: only what is in the container's cgroup now was the container's when it was opened.
+        if self.processes(id).contains(&pid) { Ok(root) } else { Err(io::Error::new(io::ErrorKind::NotFound, "the container has ended")) }
     }
 
     /// Starts a further process. `options` are the container's, with what the exec changes.
@@ -433,8 +435,11 @@ fn resolve_user(root: &OwnedFd, user: &str, groups: &[String]) -> Result<User, S
 /// could do something.
 fn read_regular(root: &OwnedFd, path: &[u8]) -> io::Result<String> {
     const LIMIT: u64 = 8 << 20;
+    /// The magic number of procfs: some of its files take what they give away, or wait for ever.
+    const PROCFS: u64 = 0x9fa0;
     let place = dir::open_in(root.as_fd(), path, OFlags::PATH)?;
-    if !rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode).is_file() {
+    let is_file = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode).is_file();
+    if !is_file || u64::try_from(rustix::fs::fstatfs(&place)?.f_type).is_ok_and(|kind| kind == PROCFS) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let mut bytes = Vec::new();

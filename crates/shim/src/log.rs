@@ -153,7 +153,11 @@ impl LogWriter {
         }
         match self.file.write_all(&self.buffer) {
             Ok(()) => self.size += self.buffer.len() as u64,
-            Err(_) => self.dropped += self.buffer.len() as u64,
+            Err(_) => {
+                self.dropped += self.buffer.len() as u64;
+                // Half an entry would spoil the next one.
+                drop(self.file.set_len(self.size));
+            }
         }
         self.buffer.clear();
         if self.buffer.capacity() > 64 * 1024 {

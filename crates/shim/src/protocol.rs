@@ -137,6 +137,10 @@ flat_enum! {
         15 => Log {},
         /// The container has ended.
         16 => Gone {},
+        /// The place of a kernel file system is not an ordinary directory.
+        17 => KernelPlace {},
+        /// A mount over what the kernel shows in /proc.
+        18 => InsideProc {},
     }
 }
 

@@ -22,12 +22,23 @@ impl ExitRecord {
     /// A failing disk; an older record stays then.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let temporary = path.with_extension("tmp");
-        let mut file = File::create(&temporary)?;
-        writeln!(file, "sampan-exit 1\ncode {}\noom {}\nat {}", self.code, u8::from(self.oom), self.at)?;
+        let text = format!("sampan-exit 1\ncode {}\noom {}\nat {}\n", self.code, u8::from(self.oom), self.at);
+        // Not cut off first: the room that was reserved must stay ours on a full disk.
+        let mut file = File::options().write(true).create(true).truncate(false).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)?;
         file.sync_data()?;
         std::fs::rename(&temporary, path)?;
         let folder = path.parent().unwrap_or(Path::new("/"));
         File::open(folder)?.sync_all()
+    }
+
+    /// Takes the room that [`Self::write`] needs, so that a disk that fills up meanwhile cannot lose how the container ended.
+    ///
+    /// # Errors
+    /// A failing disk.
+    pub fn reserve(path: &Path) -> io::Result<()> {
+        std::fs::write(path.with_extension("tmp"), [b' '; 256])
     }
 
     /// Reads a record; `None` when there is none or it is not one.
@@ -63,6 +74,8 @@ mod tests {
         let path = folder.path().join("exit");
         assert_eq!(ExitRecord::read(&path).unwrap(), None);
         let record = ExitRecord { code: 137, oom: true, at: 5 };
+        ExitRecord::reserve(&path).unwrap();
+        assert_eq!(ExitRecord::read(&path).unwrap(), None, "room is no record");
         record.write(&path).unwrap();
         assert_eq!(ExitRecord::read(&path).unwrap(), Some(record));
         for text in ["", "sampan-exit 1\ncode x\n", "sampan-exit 2\ncode 1\noom 0\nat 0\n"] {

@@ -80,6 +80,9 @@ impl Store {
             let values = rusqlite::params![diff_id.to_string(), layer.generation, self.boot(), bytes(size), bytes(content)];
             transaction.execute("INSERT OR IGNORE INTO layers (diff_id, generation, boot, size, content) VALUES (?, ?, ?, ?, ?)", values)
         });
+        if inserted.is_err() {
+            self.discard(&folder)?;
+        }
         match inserted.map_err(io::Error::other)? {
             0 => {
                 self.discard(&folder)?;

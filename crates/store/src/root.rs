@@ -159,6 +159,8 @@ impl Store {
         for entry in std::fs::read_dir(self.root.join("ingest")).map_err(fail)?.flatten() {
             self.discard(&entry.path()).map_err(fail)?;
         }
+        // A load that was cut off between its layers and its image.
+        self.collect_layers()?;
         let known: std::collections::HashSet<PathBuf> = self.layers()?.into_iter().map(|layer| self.layer_folder(&layer)).collect();
         for entry in std::fs::read_dir(self.root.join("layers")).map_err(fail)?.flatten() {
             if !known.contains(&entry.path()) {

@@ -12,7 +12,18 @@ use rustix::fs::FlockOperation;
 /// # Errors
 /// What the kernel says.
 pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    lock(File::options().read(true).write(true).create(true).truncate(false).open(path)?)
+}
+
+/// The same on a directory that exists: nothing is left in it.
+///
+/// # Errors
+/// What the kernel says.
+pub fn try_lock_directory(path: &Path) -> io::Result<Option<File>> {
+    lock(File::open(path)?)
+}
+
+fn lock(file: File) -> io::Result<Option<File>> {
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

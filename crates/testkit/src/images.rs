@@ -96,11 +96,116 @@ const APPLETS: &[&str] = &[
     "yes",
 ];
 
-/// One entry of an archive made here.
-enum Item<'a> {
-    Directory(&'a str, u32),
-    File(&'a str, u32, Vec<u8>),
-    Link(String, &'a str),
+/// An archive being written, honest or not.
+#[derive(Debug, Clone, Default)]
+pub struct Tar {
+    bytes: Vec<u8>,
+}
+
+impl Tar {
+    /// An empty archive.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A directory.
+    #[must_use]
+    pub fn directory(self, name: &str, mode: u32) -> Self {
+        self.entry(&header(name, b'5', mode, 0, ""), &[])
+    }
+
+    /// A regular file.
+    #[must_use]
+    pub fn file(self, name: &str, mode: u32, content: &[u8]) -> Self {
+        self.entry(&header(name, b'0', mode, content.len(), ""), content)
+    }
+
+    /// A symbolic link.
+    #[must_use]
+    pub fn link(self, name: &str, target: &str) -> Self {
+        self.entry(&header(name, b'2', 0o777, 0, target), &[])
+    }
+
+    /// A hard link.
+    #[must_use]
+    pub fn hard_link(self, name: &str, target: &str) -> Self {
+        self.entry(&header(name, b'1', 0o644, 0, target), &[])
+    }
+
+    /// A special file: kind `3` (character device), `4` (block device) or `6` (pipe).
+    #[must_use]
+    pub fn special(self, name: &str, kind: u8, device: (u32, u32)) -> Self {
+        let mut block = header(name, kind, 0o666, 0, "");
+        block[329..337].copy_from_slice(format!("{:07o}\0", device.0).as_bytes());
+        block[337..345].copy_from_slice(format!("{:07o}\0", device.1).as_bytes());
+        self.entry(&sealed(block), &[])
+    }
+
+    /// An entry of any kind with extended records before it; `size` is what its header claims, in any form.
+    #[must_use]
+    pub fn liar(self, name: &str, kind: u8, records: &[(&str, &str)], size: &[u8; 12], content: &[u8]) -> Self {
+        let mut out = self;
+        if !records.is_empty() {
+            let text: String = records.iter().map(|(key, value)| record(key, value)).collect();
+            out = out.entry(&header("PaxHeaders/x", b'x', 0o644, text.len(), ""), text.as_bytes());
+        }
+        let mut block = header(name, kind, 0o644, 0, "");
+        block[124..136].copy_from_slice(size);
+        out.entry(&sealed(block), content)
+    }
+
+    fn entry(mut self, header: &[u8; 512], content: &[u8]) -> Self {
+        self.bytes.extend_from_slice(header);
+        self.bytes.extend_from_slice(content);
+        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        self
+    }
+
+    /// The archive with its end marker.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes.resize(self.bytes.len() + 1024, 0);
+        self.bytes
+    }
+
+    /// The archive without its end marker.
+    #[must_use]
+    pub fn unfinished(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// `length key=value\n`, whose length counts itself.
+fn record(key: &str, value: &str) -> String {
+    let rest = format!(" {key}={value}\n");
+    let length = (1..9).map(|digits| rest.len() + digits).find(|length| length.to_string().len() + rest.len() == *length).unwrap_or(0);
+    format!("{length}{rest}")
+}
+
+/// A root file system of a static busybox, to which entries can be added.
+///
+/// # Errors
+/// When busybox cannot be read.
+pub fn rootfs_tar(busybox: &Path) -> io::Result<Tar> {
+    let passwd =
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\nuser:x:1000:1000:A user:/home/user:/bin/sh\n";
+    let group = b"root:x:0:\nusers:x:100:user\nnogroup:x:65534:\nuser:x:1000:\n";
+    let tar = Tar::new()
+        .directory("bin/", 0o755)
+        .file("bin/busybox", 0o755, &std::fs::read(busybox)?)
+        .directory("dev/", 0o755)
+        .directory("etc/", 0o755)
+        .file("etc/group", 0o644, group)
+        .file("etc/passwd", 0o644, passwd)
+        .directory("home/", 0o755)
+        .directory("home/user/", 0o755)
+        .directory("root/", 0o700)
+        .directory("tmp/", 0o1777)
+        .directory("usr/", 0o755)
+        .directory("usr/sbin/", 0o755)
+        .directory("var/", 0o755);
+    Ok(APPLETS.iter().fold(tar, |tar, name| tar.link(&format!("bin/{name}"), "busybox")))
 }
 
 /// A root file system of a static busybox as a tar archive.
@@ -108,26 +213,7 @@ enum Item<'a> {
 /// # Errors
 /// When busybox cannot be read.
 pub fn rootfs(busybox: &Path) -> io::Result<Vec<u8>> {
-    let passwd =
-        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\nuser:x:1000:1000:A user:/home/user:/bin/sh\n";
-    let group = b"root:x:0:\nusers:x:100:user\nnogroup:x:65534:\nuser:x:1000:\n";
-    let mut items = vec![
-        Item::Directory("bin/", 0o755),
-        Item::File("bin/busybox", 0o755, std::fs::read(busybox)?),
-        Item::Directory("dev/", 0o755),
-        Item::Directory("etc/", 0o755),
-        Item::File("etc/group", 0o644, group.to_vec()),
-        Item::File("etc/passwd", 0o644, passwd.to_vec()),
-        Item::Directory("home/", 0o755),
-        Item::Directory("home/user/", 0o755),
-        Item::Directory("root/", 0o700),
-        Item::Directory("tmp/", 0o1777),
-        Item::Directory("usr/", 0o755),
-        Item::Directory("usr/sbin/", 0o755),
-        Item::Directory("var/", 0o755),
-    ];
-    items.extend(APPLETS.iter().map(|name| Item::Link(format!("bin/{name}"), "busybox")));
-    Ok(archive(&items))
+    Ok(rootfs_tar(busybox)?.finish())
 }
 
 /// A docker-archive with one image of one layer, tagged `reference`.
@@ -135,49 +221,39 @@ pub fn rootfs(busybox: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// When busybox cannot be read.
 pub fn docker_archive(busybox: &Path, reference: &str) -> io::Result<Vec<u8>> {
-    let layer = rootfs(busybox)?;
-    let diff_id = sha256(&layer);
-    let config = serde_json::json!({
+    Ok(archive_of(&[rootfs(busybox)?], reference, &serde_json::json!({})))
+}
+
+/// A docker-archive with one image of some layers, lowest first. `preset` replaces keys of the config's `config`.
+#[must_use]
+pub fn archive_of(layers: &[Vec<u8>], reference: &str, preset: &serde_json::Value) -> Vec<u8> {
+    let diff_ids: Vec<String> = layers.iter().map(|layer| sha256(layer)).collect();
+    let mut config = serde_json::json!({
         "architecture": "amd64",
         "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sh"]},
         "created": "2024-09-26T21:31:42Z",
-        "history": [{"created": "2024-09-26T21:31:42Z", "created_by": "busybox of Debian's busybox-static"}],
+        "history": diff_ids.iter().map(|_| serde_json::json!({"created": "2024-09-26T21:31:42Z", "created_by": "busybox of Debian's busybox-static"})).collect::<Vec<_>>(),
         "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff_id}")]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids.iter().map(|id| format!("sha256:{id}")).collect::<Vec<_>>()},
     });
-    let config = serde_json::to_vec(&config)?;
+    for (key, value) in preset.as_object().into_iter().flatten() {
+        config["config"][key] = value.clone();
+    }
+    let config = config.to_string().into_bytes();
     let config_name = format!("{}.json", sha256(&config));
-    let layer_name = format!("{diff_id}/layer.tar");
-    let manifest = serde_json::to_vec(&serde_json::json!([{"Config": config_name, "RepoTags": [reference], "Layers": [layer_name]}]))?;
-    let folder = format!("{diff_id}/");
-    Ok(archive(&[
-        Item::Directory(&folder, 0o755),
-        Item::File(&layer_name, 0o644, layer),
-        Item::File(&config_name, 0o644, config),
-        Item::File("manifest.json", 0o644, manifest),
-    ]))
+    let names: Vec<String> = diff_ids.iter().map(|id| format!("{id}/layer.tar")).collect();
+    let manifest = serde_json::json!([{"Config": config_name, "RepoTags": [reference], "Layers": names}]).to_string();
+    let mut tar = Tar::new();
+    for ((id, name), layer) in diff_ids.iter().zip(&names).zip(layers) {
+        tar = tar.directory(&format!("{id}/"), 0o755).file(name, 0o644, layer);
+    }
+    tar.file(&config_name, 0o644, &config).file("manifest.json", 0o644, manifest.as_bytes()).finish()
 }
 
 /// Hex SHA-256 of some bytes.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
-}
-
-fn archive(items: &[Item<'_>]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for item in items {
-        let (name, kind, mode, content, target): (&str, u8, u32, &[u8], &str) = match item {
-            Item::Directory(name, mode) => (name, b'5', *mode, &[], ""),
-            Item::File(name, mode, content) => (name, b'0', *mode, content, ""),
-            Item::Link(name, target) => (name, b'2', 0o777, &[], target),
-        };
-        out.extend(header(name, kind, mode, content.len(), target));
-        out.extend_from_slice(content);
-        out.resize(out.len().next_multiple_of(512), 0);
-    }
-    out.resize(out.len() + 1024, 0);
-    out
 }
 
 fn header(name: &str, kind: u8, mode: u32, size: usize, target: &str) -> [u8; 512] {
@@ -193,6 +269,12 @@ fn header(name: &str, kind: u8, mode: u32, size: usize, target: &str) -> [u8; 51
     put(156, &[kind]);
     put(157, target.as_bytes());
     put(257, b"ustar\x0000");
+    sealed(block)
+}
+
+/// The header with its checksum.
+fn sealed(mut block: [u8; 512]) -> [u8; 512] {
+    block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block

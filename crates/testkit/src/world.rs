@@ -19,6 +19,8 @@ pub struct WorldOptions {
     pub daemon_arguments: Vec<String>,
     /// Do not start a daemon: the first command is to do it.
     pub no_daemon: bool,
+    /// Put the data root on a file system of its own of so many MiB.
+    pub data_size: Option<u32>,
 }
 
 /// What a command printed and how it ended.
@@ -58,7 +60,7 @@ impl World {
             std::fs::create_dir_all(folder.join(part)).expect("a folder under target/");
         }
         std::os::unix::fs::symlink(setup::sampan(), folder.join("bin/sampan")).expect("a link in an empty folder");
-        let holder = hold(&folder);
+        let holder = hold(&folder, options.data_size);
         let init = only_child(holder.id());
         let mut world = Self { holder, daemon: None, init, name, folder, options };
         if !world.options.no_daemon {
@@ -90,7 +92,16 @@ impl World {
     /// When there is no docker CLI; the message says how to get one.
     #[must_use]
     pub fn with_docker() -> Self {
-        let world = Self::start(WorldOptions::default());
+        Self::with_docker_and(WorldOptions::default())
+    }
+
+    /// The same, made otherwise.
+    ///
+    /// # Panics
+    /// As [`Self::with_docker`].
+    #[must_use]
+    pub fn with_docker_and(options: WorldOptions) -> Self {
+        let world = Self::start(options);
         let docker =
             setup::docker_cli().expect("the docker CLI is missing: set SAMPAN_DOCKER_CLI (./test installs it where the peers are)");
         world.link(&docker, "docker");
@@ -258,9 +269,10 @@ impl Drop for World {
     }
 }
 
-fn hold(folder: &Path) -> Child {
+fn hold(folder: &Path, data_size: Option<u32>) -> Child {
+    let data = data_size.map_or_else(String::new, |size| format!("mount -t tmpfs -o size={size}m data {}/lib;", folder.display()));
     let script = format!(
-        "set -e; mount --make-rprivate /; cd {0}; mkdir -p /run/sampan /var/lib/sampan /etc/sampan; \
+        "set -e; mount --make-rprivate /; cd {0}; mkdir -p /run/sampan /var/lib/sampan /etc/sampan; {data} \
          mount --bind {0}/run /run/sampan; mount --bind {0}/lib /var/lib/sampan; mount --bind {0}/etc /etc/sampan; \
          ip link set lo up; echo ready; while :; do sleep 100000 & wait; done",
         folder.display()

@@ -11,6 +11,8 @@ const MAX_EXTENSION: u64 = 1 << 20;
 const MAX_PATH: usize = 4096;
 /// Longest extended attribute.
 const MAX_XATTR: usize = 64 << 10;
+/// Most extended attributes of an entry.
+const MAX_XATTRS: usize = 256;
 /// Longest run of extension headers before an entry.
 const MAX_EXTENSIONS: usize = 16;
 
@@ -243,7 +245,9 @@ fn clean(path: &[u8]) -> Vec<u8> {
 /// Octal digits, or a base-256 number with the high bit set.
 fn number(field: &[u8]) -> Result<u64, TarError> {
     if field[0] & 0x80 != 0 {
-        let negative = field[0] & 0x40 != 0;
+        if field[0] & 0x40 != 0 {
+            return Err(TarError::Malformed("a negative number"));
+        }
         let mut value = u64::from(field[0] & 0x3f);
         for byte in &field[1..] {
             value = value
@@ -251,7 +255,7 @@ fn number(field: &[u8]) -> Result<u64, TarError> {
                 .and_then(|value| value.checked_add(u64::from(*byte)))
                 .ok_or(TarError::Malformed("a number beyond 64 bits"))?;
         }
-        return if negative { Err(TarError::Malformed("a negative number")) } else { Ok(value) };
+        return Ok(value);
     }
     let mut value = 0_u64;
     let digits = field.iter().copied().skip_while(|byte| *byte == b' ').take_while(|byte| !matches!(byte, 0 | b' '));
@@ -312,6 +316,9 @@ impl Extensions {
                     }
                     let name = std::str::from_utf8(name).map_err(|_| TarError::Malformed("an attribute's name"))?;
                     self.xattrs.retain(|(known, _)| known != name);
+                    if self.xattrs.len() >= MAX_XATTRS {
+                        return Err(TarError::Limit("more than 256 extended attributes of one entry"));
+                    }
                     self.xattrs.push((name.to_owned(), value.to_vec()));
                 }
             }
@@ -328,7 +335,8 @@ fn pax_time(text: &str) -> Result<(i64, u32), TarError> {
     let digits: String = fraction.chars().take(9).collect();
     let nanoseconds: u32 = if digits.is_empty() { 0 } else { format!("{digits:0<9}").parse().map_err(malformed)? };
     if whole.starts_with('-') && nanoseconds > 0 {
-        return Ok((seconds - 1, 1_000_000_000 - nanoseconds));
+        let seconds = seconds.checked_sub(1).ok_or(TarError::Malformed("a PAX time"))?;
+        return Ok((seconds, 1_000_000_000 - nanoseconds));
     }
     Ok((seconds, nanoseconds))
 }

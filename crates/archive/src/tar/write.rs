@@ -7,6 +7,8 @@ use super::{Header, Kind};
 const BLOCK: usize = 512;
 /// What twelve octal digits hold.
 const MAX_OCTAL: u64 = 0o77_777_777_777;
+/// The highest number of the eight bytes for owners and devices.
+const MAX_ID: u32 = 0o7_777_777;
 
 /// A tar archive being written.
 #[derive(Debug)]
@@ -25,6 +27,9 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// A failing stream; [`io::ErrorKind::UnexpectedEof`] for a content shorter than its size.
     pub fn append(&mut self, header: &Header, content: &mut dyn Read) -> io::Result<()> {
+        if header.device.0 > MAX_ID || header.device.1 > MAX_ID {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a device number that archives cannot hold"));
+        }
         let records = pax_records(header);
         if !records.is_empty() {
             let mut extension = Header::new(Kind::File, "PaxHeaders.0/x");
@@ -83,7 +88,7 @@ fn pax_records(header: &Header) -> Vec<u8> {
         record(&mut out, "size", header.size.to_string().as_bytes());
     }
     for (key, id) in [("uid", header.uid), ("gid", header.gid)] {
-        if id > 0o7_777_777 {
+        if id > MAX_ID {
             record(&mut out, key, id.to_string().as_bytes());
         }
     }
@@ -136,8 +141,8 @@ fn block(header: &Header, kind: u8) -> [u8; BLOCK] {
     let cut = |bytes: &[u8]| bytes[..bytes.len().min(100)].to_vec();
     put(&mut block, 0, &cut(&shown_path(header)));
     octal(&mut block, 100, 8, u64::from(header.mode & 0o7777));
-    octal(&mut block, 108, 8, u64::from(if header.uid > 0o7_777_777 { 0 } else { header.uid }));
-    octal(&mut block, 116, 8, u64::from(if header.gid > 0o7_777_777 { 0 } else { header.gid }));
+    octal(&mut block, 108, 8, u64::from(if header.uid > MAX_ID { 0 } else { header.uid }));
+    octal(&mut block, 116, 8, u64::from(if header.gid > MAX_ID { 0 } else { header.gid }));
     octal(&mut block, 124, 12, if header.size > MAX_OCTAL { 0 } else { header.size });
     let seconds = u64::try_from(header.mtime.0).unwrap_or(0);
     octal(&mut block, 136, 12, if seconds > MAX_OCTAL { 0 } else { seconds });

@@ -234,7 +234,7 @@ async fn export(context: Arc<Context>, name: &str) -> Reply {
 }
 
 /// An answer that a blocking thread writes; a failure breaks it off.
-pub(crate) fn archive_answer<E: std::fmt::Display>(
+pub(crate) fn archive_answer<E: std::error::Error + 'static>(
     work: impl FnOnce(&mut dyn std::io::Write) -> Result<(), E> + Send + 'static,
 ) -> Response<crate::respond::Body> {
     let (writer, stream) = body::streaming();
@@ -243,8 +243,9 @@ pub(crate) fn archive_answer<E: std::fmt::Display>(
         let result = work(&mut buffered);
         let flushed = std::io::Write::flush(&mut buffered);
         if let Err(error) = result {
+            let error = sampan_engine::chain(&error);
             tracing::warn!(%error, "an archive was broken off");
-            writer.abort(std::io::Error::other(error.to_string()));
+            writer.abort(std::io::Error::other(error));
         } else if let Err(error) = flushed {
             writer.abort(error);
         }
@@ -264,12 +265,7 @@ async fn exec_create(context: Arc<Context>, call: Call, name: &str) -> Reply {
 
 async fn update(context: Arc<Context>, call: Call, name: &str) -> Reply {
     let fields = json_body(call.request).await?;
-    let resources = shape::host::resources(&fields)?;
-    let restart = fields.get("RestartPolicy").is_some().then(|| fields.object("RestartPolicy").map_err(bad_field)).transpose()?;
-    let restart = restart
-        .filter(|fields| fields.text("Name").is_ok_and(|name| !name.is_empty()))
-        .map(|fields| shape::host::restart(&fields))
-        .transpose()?;
+    let (resources, restart) = crate::decode::update(&fields)?;
     let (engine, name) = (Arc::clone(&context.engine), name.to_owned());
     let warnings = blocking(move || engine.update(&name, &resources, restart)).await??;
     ok(&object! { "Warnings": Json::list_or_null(warnings) })

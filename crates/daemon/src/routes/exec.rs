@@ -69,10 +69,7 @@ async fn start(context: Arc<Context>, mut call: Call, id: &str) -> Reply {
     let upgrade = hyper::upgrade::on(&mut call.request);
     let headers = call.request.headers().clone();
     let fields = json_body(call.request).await?;
-    let detach = fields.truth("Detach").map_err(bad_field)?;
-    let list = fields.get("ConsoleSize").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
-    let cell = |index: usize| list.get(index).and_then(serde_json::Value::as_u64).and_then(|value| u16::try_from(value).ok());
-    let console = cell(0).zip(cell(1)).map(|(height, width)| [height, width]);
+    let (detach, console) = crate::shape::create::exec_start(&fields).map_err(bad_field)?;
     let (engine, id) = (Arc::clone(&context.engine), id.to_owned());
     let (known, shown) = (Arc::clone(&engine), id.clone());
     match blocking(move || engine.exec_start(&id, detach, console)).await?? {

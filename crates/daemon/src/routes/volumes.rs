@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
-use sampan_engine::{EngineError, VolumeRequest};
+use sampan_engine::EngineError;
 use sampan_wire::{Json, object};
 
 use super::not_found;
@@ -40,15 +40,7 @@ pub(crate) async fn volumes(context: Arc<Context>, call: Call, method: &Method, 
         }
         ("POST", ["create"]) => {
             let fields = json_body(call.request).await?;
-            let read = || {
-                Ok(VolumeRequest {
-                    name: fields.text("Name")?,
-                    driver: fields.text("Driver")?,
-                    options: fields.map("DriverOpts")?,
-                    labels: fields.map("Labels")?,
-                })
-            };
-            let request = read().map_err(bad_field)?;
+            let request = shape::image::volume_request(&fields).map_err(bad_field)?;
             let volume = blocking(move || engine.volume_create(&request)).await??;
             Ok(json(StatusCode::CREATED, &shape::image::volume(&volume)))
         }

@@ -78,10 +78,6 @@ pub(crate) fn config(fields: &Fields) -> Result<Config, FieldError> {
 
 /// The body of exec create.
 pub(crate) fn exec(fields: &Fields) -> Result<ExecRequest, FieldError> {
-    let size = fields.get("ConsoleSize").and_then(serde_json::Value::as_array).cloned();
-    let cell = |list: &[serde_json::Value], index: usize| {
-        list.get(index).and_then(serde_json::Value::as_u64).and_then(|value| u16::try_from(value).ok()).unwrap_or(0)
-    };
     Ok(ExecRequest {
         cmd: fields.texts("Cmd")?,
         env: fields.texts("Env")?,
@@ -93,8 +89,24 @@ pub(crate) fn exec(fields: &Fields) -> Result<ExecRequest, FieldError> {
         attach_stdout: fields.truth("AttachStdout")?,
         attach_stderr: fields.truth("AttachStderr")?,
         detach_keys: fields.text("DetachKeys")?,
-        console_size: size.map(|list| [cell(&list, 0), cell(&list, 1)]),
+        console_size: console_size(fields)?,
     })
+}
+
+/// The body of exec start: whether to detach, and the terminal's size.
+pub(crate) fn exec_start(fields: &Fields) -> Result<(bool, Option<[u16; 2]>), FieldError> {
+    Ok((fields.truth("Detach")?, console_size(fields)?))
+}
+
+/// Height and width of a terminal.
+pub(crate) fn console_size(fields: &Fields) -> Result<Option<[u16; 2]>, FieldError> {
+    let Some(value) = fields.get("ConsoleSize") else { return Ok(None) };
+    let wrong = || FieldError("invalid JSON: json: cannot unmarshal into Go struct field ConsoleSize of type [2]uint".to_owned());
+    let cell = |value: &serde_json::Value| value.as_u64().and_then(|value| u16::try_from(value).ok()).ok_or_else(wrong);
+    match value.as_array().map(Vec::as_slice) {
+        Some([height, width]) => Ok(Some([cell(height)?, cell(width)?])),
+        _ => Err(wrong()),
+    }
 }
 
 fn optional(list: Option<&Vec<String>>) -> Json {

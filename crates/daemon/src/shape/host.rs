@@ -23,15 +23,13 @@ pub(crate) fn parse(fields: &Fields) -> Result<HostConfig, ApiError> {
 
 fn read(fields: &Fields) -> Result<HostConfig, sampan_wire::FieldError> {
     let log = fields.object("LogConfig")?;
-    let size = fields.get("ConsoleSize").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
-    let cell = |index: usize| size.get(index).and_then(serde_json::Value::as_u64).and_then(|value| u16::try_from(value).ok()).unwrap_or(0);
     Ok(HostConfig {
         binds: fields.texts("Binds")?,
         container_id_file: fields.text("ContainerIDFile")?,
         log: LogConfig { driver: log.text("Type")?, options: log.map("Config")? },
         network_mode: fields.text("NetworkMode")?,
         auto_remove: fields.truth("AutoRemove")?,
-        console_size: [cell(0), cell(1)],
+        console_size: super::create::console_size(fields)?.unwrap_or_default(),
         volumes_from: fields.texts("VolumesFrom")?,
         annotations: fields.map("Annotations")?,
         cap_add: fields.texts("CapAdd")?,
@@ -72,7 +70,15 @@ fn ports(fields: &Fields) -> Result<PortMap, ApiError> {
     for (key, value) in fields.entries() {
         let port: PortSpec = key.parse().map_err(ApiError::invalid)?;
         let mut bindings = Vec::new();
-        for binding in value.as_array().into_iter().flatten() {
+        let list = match value {
+            serde_json::Value::Null => &[],
+            serde_json::Value::Array(list) => list.as_slice(),
+            _ => {
+                let text = format!("invalid JSON: json: cannot unmarshal PortBindings of {key} into Go value of type []nat.PortBinding");
+                return Err(ApiError::invalid(text));
+            }
+        };
+        for binding in list {
             let binding = Fields::new(binding.clone()).map_err(bad_field)?;
             bindings.push(PortBinding {
                 host_ip: binding.text("HostIp").map_err(bad_field)?,
@@ -123,7 +129,9 @@ fn mount(fields: &Fields) -> Result<MountRequest, ApiError> {
         "slave" => BindPropagation::Slave,
         other => return Err(ApiError::invalid(format!("invalid propagation mode: {other}"))),
     };
-    let options = tmpfs.get("Options").and_then(|value| serde_json::from_value(value.clone()).ok()).unwrap_or_default();
+    let options = tmpfs.get("Options").map(|value| serde_json::from_value(value.clone())).transpose();
+    let options =
+        options.map_err(|_| ApiError::invalid("invalid JSON: json: cannot unmarshal into Go struct field Options of type [][]string"))?;
     Ok(MountRequest {
         kind,
         source: text(fields, "Source")?,
@@ -140,8 +148,9 @@ fn mount(fields: &Fields) -> Result<MountRequest, ApiError> {
         driver: text(&driver, "Name")?,
         driver_options: driver.map("Options").map_err(bad_field)?,
         tmpfs_size: tmpfs.number("SizeBytes").map_err(bad_field)?,
-        tmpfs_mode: u32::try_from(tmpfs.number("Mode").map_err(bad_field)?).unwrap_or(0),
-        tmpfs_options: options,
+        tmpfs_mode: u32::try_from(tmpfs.number("Mode").map_err(bad_field)?)
+            .map_err(|_| ApiError::invalid("invalid JSON: json: cannot unmarshal number into Go struct field Mode of type fs.FileMode"))?,
+        tmpfs_options: options.unwrap_or_default(),
     })
 }
 

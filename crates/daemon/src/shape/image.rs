@@ -100,6 +100,16 @@ fn config(config: &ContainerConfig, with_container_fields: bool) -> Json {
     Json::map(fields)
 }
 
+/// The body of a volume's create.
+pub(crate) fn volume_request(fields: &sampan_wire::Fields) -> Result<sampan_engine::VolumeRequest, sampan_wire::FieldError> {
+    Ok(sampan_engine::VolumeRequest {
+        name: fields.text("Name")?,
+        driver: fields.text("Driver")?,
+        options: fields.map("DriverOpts")?,
+        labels: fields.map("Labels")?,
+    })
+}
+
 /// A volume.
 pub(crate) fn volume(volume: &VolumeView) -> Json {
     let mut labels: Vec<(String, Json)> = volume.labels.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::Engine;
 use crate::error::EngineError;
-use crate::model::Status;
+use crate::model::{ContainerSpec, Status};
 use crate::signals;
 use crate::subscription::Subscription;
 use crate::table::{Container, WaitCondition, WaitResult};
@@ -16,6 +16,12 @@ const STOP_TIMEOUT: i64 = 10;
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
+/// The signal that a container wants to be stopped with. One that does not exist, as an image may name, is none.
+fn own_signal(spec: &ContainerSpec) -> Option<i32> {
+    signals::parse(&spec.config.stop_signal).ok()
+}
 
 impl Engine {
     /// Asks a container to end, and kills it when it does not within `timeout` seconds (negative: never).
@@ -45,8 +51,7 @@ impl Engine {
         let (id, signal, timeout, paused) = {
             let mut facts = container.facts();
             facts.stopping = true;
-            let own = Some(facts.spec.config.stop_signal.as_str()).filter(|text| !text.is_empty()).unwrap_or("SIGTERM");
-            let signal = signal.map_or_else(|| signals::parse(own), Ok)?;
+            let signal = signal.or_else(|| own_signal(&facts.spec)).unwrap_or(SIGTERM);
             let timeout = timeout.or(facts.spec.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
             (facts.spec.id.clone(), signal, timeout, facts.state.status == Status::Paused)
         };
@@ -87,7 +92,7 @@ impl Engine {
         let container = self.table().find(name)?;
         let (id, deadly) = {
             let facts = container.facts();
-            let own = Some(facts.spec.config.stop_signal.as_str()).filter(|text| !text.is_empty()).map(signals::parse).transpose()?;
+            let own = own_signal(&facts.spec);
             (facts.spec.id.clone(), number == SIGKILL || own.is_none_or(|own| own == number))
         };
         if deadly && self.cancel_restart(&container) {

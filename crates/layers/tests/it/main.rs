@@ -208,3 +208,38 @@ fn copies_stay_inside_the_root() {
     archive_path(root.as_fd(), "/f", &mut out, &Cancel::new()).unwrap();
     assert!(out.starts_with(b"f\0"));
 }
+
+#[test]
+fn a_folder_that_comes_anew_hides_what_it_says() {
+    let (folder, root) = rig();
+    let items =
+        [directory("d", 0o755), file("d/.wh..wh..opq", b""), file("d", b"in between"), directory("d", 0o755), file("d/.wh.hidden", b"")];
+    unpack(&root, &items, Mode::Layer).unwrap();
+    assert!(root.join("d/hidden").symlink_metadata().unwrap().file_type().is_char_device(), "the whiteout is not left out");
+    assert_untouched(&folder);
+}
+
+#[test]
+fn trees_deeper_than_archives_are_refused_and_broad_ones_compared() {
+    let (folder, root) = rig();
+    let mut place = root.clone();
+    for _ in 0..12 {
+        place = place.join("n".repeat(250));
+        std::fs::create_dir(&place).unwrap();
+    }
+    let mut out = Vec::new();
+    let handle = File::open(&root).unwrap();
+    pack(handle.as_fd(), &mut out, PackMode::Upper, &Cancel::new()).unwrap();
+    for _ in 0..6 {
+        // A short path to a deep place.
+        rustix::fs::renameat(&handle, "n".repeat(250), &handle, "d").unwrap();
+        std::fs::create_dir(root.join("n".repeat(250))).unwrap();
+        rustix::fs::renameat(&handle, "d", &handle, format!("{}/d{}", "n".repeat(250), "n".repeat(249))).unwrap();
+    }
+    let error = pack(handle.as_fd(), &mut Vec::new(), PackMode::Upper, &Cancel::new()).unwrap_err();
+    assert!(error.to_string().contains("more than 4096 bytes"), "{error}");
+    let error = changes(handle.as_fd(), &[]).unwrap_err();
+    assert!(error.to_string().contains("too deep"), "{error}");
+    sampan_sys::dir::remove_all(handle.as_fd(), std::ffi::OsStr::new(&"n".repeat(250))).unwrap();
+    assert_untouched(&folder);
+}

@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
 mod crash;
+mod disk;
+mod hostile;
 mod ours;
 mod recorded;
 mod tour;

@@ -47,14 +47,25 @@ fn make_node(node: &DeviceNode, root: BorrowedFd<'_>, special: &Special) -> std:
         }
     };
     let kind = FileType::from_raw_mode(node.mode);
-    let mode = Mode::from_raw_mode(node.mode & 0o7777);
-    match rustix::fs::mknodat(&folder, name, kind, mode, rustix::fs::makedev(node.major, node.minor)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+    let device = rustix::fs::makedev(node.major, node.minor);
+    let nofollow = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    match rustix::fs::statat(&folder, name, nofollow) {
+        // The same device again, with other rights or another owner.
+        Ok(facts) if FileType::from_raw_mode(facts.st_mode) == kind && facts.st_rdev == device => {
+            rustix::fs::unlinkat(&folder, name, rustix::fs::AtFlags::empty())?;
+        }
+        // Anything else stays what it is: through a link of the image we would change a file of the host.
+        Ok(_) => return Err(rustix::io::Errno::EXIST.into()),
+        Err(rustix::io::Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
+    // The mode comes with the node: setting it afterwards could follow a link.
+    let umask = rustix::process::umask(Mode::empty());
+    let made = rustix::fs::mknodat(&folder, name, kind, Mode::from_raw_mode(node.mode & 0o7777), device);
+    rustix::process::umask(umask);
+    made?;
     let owner = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
-    rustix::fs::chownat(&folder, name, owner.0, owner.1, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(rustix::fs::chmodat(&folder, name, mode, rustix::fs::AtFlags::empty())?)
+    Ok(rustix::fs::chownat(&folder, name, owner.0, owner.1, nofollow)?)
 }
 
 /// Opens a terminal in the container's own devpts, and shows it at /dev/console.

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use rustix::fs::{FileType, Mode, OFlags, openat};
 use sampan_sys::mount::{self, Attributes, Propagation};
 
 use super::{Fault, place};
@@ -25,7 +26,8 @@ pub(crate) struct Special {
 pub(crate) fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<Special, Fault> {
     let mut special = Special::default();
     for step in &plan.mounts {
-        let mounted = one(step, root).map_err(Fault::new(Stage::Mount {}, &step.target))?;
+        let place = place_of(step, root)?;
+        let mounted = one(step, place).map_err(Fault::new(Stage::Mount {}, &step.target))?;
         if let MountSource::New { kind, .. } = &step.source {
             match (kind.as_str(), step.target.as_str()) {
                 ("proc", "/proc") => special.proc = Some(mounted),
@@ -38,9 +40,55 @@ pub(crate) fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<Special, Fault>
     Ok(special)
 }
 
-fn one(step: &MountStep, root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let (tree, is_directory) = detached(step)?;
-    let place = if is_directory { place::make_directory(root, &step.target)? } else { place::make_file(root, &step.target)? };
+/// A mount that is nowhere yet, and where it goes.
+struct Found {
+    tree: OwnedFd,
+    is_directory: bool,
+    place: OwnedFd,
+}
+
+/// What may be mounted over in /proc: files that tools fake.
+const FAKED: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+fn place_of(step: &MountStep, root: BorrowedFd<'_>) -> Result<Found, Fault> {
+    let fault = || Fault::new(Stage::Mount {}, &step.target);
+    let (tree, is_directory) = detached(step).map_err(fault())?;
+    if let MountSource::New { kind, .. } = &step.source
+        && matches!(kind.as_str(), "proc" | "sysfs")
+    {
+        // Behind a link of the image the masks, which know the kernel's paths, would cover nothing (CVE-2019-19921).
+        return match place::open_plain(root, &step.target) {
+            Ok(place) if place::is_directory(place.as_fd()).map_err(fault())? => Ok(Found { tree, is_directory, place }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let place = place::make_directory(root, &step.target).map_err(fault())?;
+                Ok(Found { tree, is_directory, place })
+            }
+            _ => Err(Fault { stage: Stage::KernelPlace {}, errno: 20, detail: kind.clone() }),
+        };
+    }
+    let place = if is_directory { place::make_directory(root, &step.target) } else { place::make_file(root, &step.target) };
+    let place = place.map_err(fault())?;
+    let on_proc = |place: BorrowedFd<'_>| place::is_on(place, place::PROCFS).map_err(fault());
+    // Whatever the target's words: it may have got there through a link.
+    if on_proc(place.as_fd())? && !on_proc(tree.as_fd())? && !FAKED.contains(&step.target.as_str()) {
+        return Err(Fault { stage: Stage::InsideProc {}, errno: 1, detail: step.target.clone() });
+    }
+    Ok(Found { tree, is_directory, place })
+}
+
+fn one(step: &MountStep, found: Found) -> io::Result<OwnedFd> {
+    let Found { tree, is_directory, place } = found;
     if step.copy_up && is_directory {
         copy_up(place.as_fd(), tree.as_fd())?;
     }
@@ -97,42 +145,59 @@ fn set_attributes(step: &MountStep, tree: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Copies the regular files, directories and links that the image has at a tmpfs's place into the tmpfs: one level deep in memory,
-/// however deep the tree.
+/// How deep a tree is copied: each level holds two descriptors.
+const DEEPEST: usize = 200;
+
+/// Copies the regular files, directories and links that the image has at a tmpfs's place into the tmpfs, depth first.
 fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    use rustix::fs::{FileType, Mode, OFlags, openat};
-    let readable = openat(from, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut pending = vec![(readable, openat(to, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)];
-    while let Some((source, target)) = pending.pop() {
-        for entry in rustix::fs::Dir::read_from(&source)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
+    let open = |folder: BorrowedFd<'_>| openat(folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let first = open(from)?;
+    let mut levels = vec![(rustix::fs::Dir::read_from(&first)?, first, open(to)?)];
+    while let Some((entries, source, target)) = levels.last_mut() {
+        let Some(entry) = entries.next() else {
+            levels.pop();
+            continue;
+        };
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        if let Some((inner, copy)) = copy_entry(source, target, name)? {
+            if levels.len() >= DEEPEST {
+                return Err(rustix::io::Errno::NAMETOOLONG.into());
             }
-            let facts = rustix::fs::statat(&source, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-            let mode = Mode::from_raw_mode(facts.st_mode & 0o7777);
-            let open = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match FileType::from_raw_mode(facts.st_mode) {
-                FileType::Directory => {
-                    rustix::fs::mkdirat(&target, name, mode)?;
-                    let deeper = openat(&source, name, open | OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
-                    pending.push((deeper, openat(&target, name, open | OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?));
-                }
-                FileType::RegularFile => {
-                    let old = openat(&source, name, open | OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
-                    let new = openat(&target, name, open | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode)?;
-                    io::copy(&mut std::fs::File::from(old), &mut std::fs::File::from(new))?;
-                }
-                FileType::Symlink => {
-                    let link = rustix::fs::readlinkat(&source, name, Vec::new())?;
-                    rustix::fs::symlinkat(link, &target, name)?;
-                }
-                _ => {}
-            }
-            let (uid, gid) = (rustix::fs::Uid::from_raw(facts.st_uid), rustix::fs::Gid::from_raw(facts.st_gid));
-            rustix::fs::chownat(&target, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+            levels.push((rustix::fs::Dir::read_from(&inner)?, inner, copy));
         }
     }
     Ok(())
+}
+
+/// Copies one name; both sides of a directory are given back.
+fn copy_entry(source: &OwnedFd, target: &OwnedFd, name: &CStr) -> io::Result<Option<(OwnedFd, OwnedFd)>> {
+    let facts = rustix::fs::statat(source, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+    let mode = Mode::from_raw_mode(facts.st_mode & 0o7777);
+    let open = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut deeper = None;
+    match FileType::from_raw_mode(facts.st_mode) {
+        FileType::Directory => {
+            rustix::fs::mkdirat(target, name, mode)?;
+            let flags = open | OFlags::RDONLY | OFlags::DIRECTORY;
+            deeper = Some((openat(source, name, flags, Mode::empty())?, openat(target, name, flags, Mode::empty())?));
+        }
+        FileType::RegularFile => {
+            let old = openat(source, name, open | OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+            let new = openat(target, name, open | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode)?;
+            io::copy(&mut std::fs::File::from(old), &mut std::fs::File::from(new))?;
+        }
+        FileType::Symlink => {
+            let link = rustix::fs::readlinkat(source, name, Vec::new())?;
+            rustix::fs::symlinkat(link, target, name)?;
+        }
+        // Special files are not copied.
+        _ => return Ok(None),
+    }
+    let (uid, gid) = (rustix::fs::Uid::from_raw(facts.st_uid), rustix::fs::Gid::from_raw(facts.st_gid));
+    rustix::fs::chownat(target, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(deeper)
 }

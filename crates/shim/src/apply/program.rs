@@ -203,19 +203,23 @@ pub(crate) fn set_oom_score(adjustment: i32) -> Result<(), Fault> {
     }
 }
 
-/// The magic number of procfs.
-const PROCFS: u64 = 0x9fa0;
-
+/// Through no link and no mount inside procfs: the profile must not be written elsewhere (CVE-2025-52881).
 fn set_apparmor(profile: &str) -> io::Result<()> {
-    for path in ["/proc/thread-self/attr/apparmor/exec", "/proc/thread-self/attr/exec"] {
-        let Ok(file) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) else { continue };
-        if !super::place::is_on(file.as_fd(), PROCFS)? {
-            return Err(io::Error::from_raw_os_error(19));
-        }
-        rustix::io::write(&file, format!("exec {profile}").as_bytes())?;
-        return Ok(());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
+    if !super::place::is_on(proc.as_fd(), super::place::PROCFS)? {
+        return Err(io::Error::from_raw_os_error(19));
     }
-    Err(io::Error::from_raw_os_error(2))
+    let own = rustix::process::getpid().as_raw_nonzero();
+    let mut result = Err(io::Error::from_raw_os_error(2));
+    for path in ["attr/apparmor/exec", "attr/exec"] {
+        let path = CString::new(format!("{own}/{path}"))?;
+        result = super::place::write_beneath(&proc, &path, format!("exec {profile}").as_bytes());
+        if !matches!(&result, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+    }
+    result
 }
 
 /// Makes three descriptors the standard streams; they are given to the user, so that `/dev/stdout` can be opened again.

@@ -309,6 +309,7 @@ impl Server {
         let root = fds.next().ok_or_else(|| fault(Stage::Plan {}, "no root"))?;
         let joins: Vec<OwnedFd> = fds.by_ref().take(plan.joins as usize).collect();
         let clients = make_clients(clients, fds, plan.process.terminal)?;
+        ExitRecord::reserve(Path::new(&plan.record)).map_err(Fault::new(Stage::Log {}, "exit record"))?;
         let log = plan.log.as_ref().map(LogWriter::open).transpose().map_err(Fault::new(Stage::Log {}, "log file"))?;
         let (stdio, ours) = child::make_stdio(&plan.process).map_err(Fault::new(Stage::Stdio {}, "pipes"))?;
         let listener = sock::listen(Path::new(&plan.socket)).map_err(Fault::new(Stage::Plan {}, &plan.socket))?;

@@ -1,0 +1,209 @@
+//! The targets. Each takes any bytes, and panics when a promise is broken.
+
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+
+use sampan_archive::Decompress;
+use sampan_archive::tar::{Header, Kind, Reader, Writer};
+use sampan_base::Cancel;
+use sampan_layers::Mode;
+use sampan_oci::{ArchiveItem, Digest, ImageConfig, Index, Manifest, Platform, Reference};
+use sampan_shim::flat::{self, Flat};
+use sampan_shim::plan::{Plan, ProcessPlan};
+use sampan_shim::protocol::{Numbered, Reply, Request};
+
+/// What archives are made of.
+pub(crate) const TAR_WORDS: &[&str] = &[
+    "../",
+    "/etc/",
+    ".wh.",
+    ".wh..wh..opq",
+    "11 path=a/b\n",
+    "13 size=99999\n",
+    "ustar\0",
+    "00",
+    "SCHILY.xattr.trusted.overlay.opaque=y",
+    "\0\0\0\0",
+    "GNU.sparse.major=1",
+    "37777777777",
+    "mtime=-1.5",
+];
+
+/// What requests and manifests are made of.
+pub(crate) const JSON_WORDS: &[&str] = &[
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "\"\"",
+    ":",
+    ",",
+    "1e400",
+    "-1",
+    "\\ud800",
+    "\\u0000",
+    "\"Cmd\":",
+    "\"HostConfig\":{",
+    "\"Mounts\":[{",
+    "\"Healthcheck\":",
+    "\"diff_ids\":",
+    "[[[[[[[[",
+    "%00",
+    "%ff",
+    "filters=",
+    "+",
+    "&",
+];
+
+/// Reads every entry, and writes what was read: it must be read again the same.
+pub(crate) fn tar(bytes: &[u8]) {
+    check_tar(bytes);
+    check_tar(&mended(bytes));
+}
+
+fn check_tar(bytes: &[u8]) {
+    let mut reader = Reader::new(bytes);
+    let mut entries: Vec<(Header, Vec<u8>)> = Vec::new();
+    while let Ok(Some(mut header)) = reader.next_entry() {
+        assert!(header.path.len() <= 4096 && header.link.len() <= 4096, "paths have a limit");
+        assert!(!header.path.contains(&0) && !header.path.ends_with(b"/"), "paths are clean");
+        assert!(header.kind == Kind::File || header.size == 0, "only files have content");
+        assert!(header.mtime.1 < 1_000_000_000, "a second has so many nanoseconds");
+        // Written in order of their names.
+        header.xattrs.sort();
+        let mut content = Vec::new();
+        if reader.read_to_end(&mut content).is_err() {
+            break;
+        }
+        assert_eq!(content.len() as u64, header.size, "an entry has the content that it promised");
+        entries.push((header, content));
+    }
+    let mut writer = Writer::new(Vec::new());
+    let written: Vec<_> = entries.iter().filter(|(header, content)| writer.append(header, &mut &content[..]).is_ok()).collect();
+    let again = writer.finish().expect("memory does not fail");
+    let mut reader = Reader::new(&again[..]);
+    for (header, content) in written {
+        let read = reader.next_entry().expect("what was written is read").expect("all of it");
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).expect("with its content");
+        assert_eq!((&read, &bytes), (header, content), "what is written is read");
+    }
+}
+
+/// The same with correct checksums: a mutation would hardly ever get past them.
+fn mended(bytes: &[u8]) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    for block in out.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    out
+}
+
+/// Decompresses, at most 8 MiB.
+pub(crate) fn compressed(bytes: &[u8]) {
+    if let Ok(reader) = Decompress::new(bytes) {
+        let mut out = Vec::new();
+        let _either = reader.take(8 << 20).read_to_end(&mut out);
+    }
+}
+
+/// Unpacks into a folder beside which nothing may change. The first byte says in which mode.
+pub(crate) fn layer(bytes: &[u8]) {
+    let (first, rest) = bytes.split_first().map_or((0, bytes), |(first, rest)| (*first, rest));
+    let mode = if first & 1 == 0 { Mode::Layer } else { Mode::Plain };
+    let folder = tempfile::tempdir().unwrap();
+    let canary = folder.path().join("canary");
+    std::fs::create_dir_all(folder.path().join("root/kept")).unwrap();
+    std::fs::write(&canary, "untouched").unwrap();
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("root/out")).unwrap();
+    std::os::unix::fs::symlink("../..", folder.path().join("root/kept/up")).unwrap();
+    let before = canary.symlink_metadata().unwrap();
+    let root = sampan_sys::dir::open(&folder.path().join("root")).unwrap();
+    let extracted = sampan_layers::extract(&mended(rest)[..], root.as_fd(), mode, &Cancel::new());
+    if extracted.is_ok() {
+        let mut packed = Vec::new();
+        sampan_layers::pack(root.as_fd(), &mut packed, sampan_layers::PackMode::Upper, &Cancel::new())
+            .expect("what was unpacked can be packed");
+    }
+    let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["canary", "root"], "nothing appears outside");
+    let after = canary.symlink_metadata().unwrap();
+    let facts = |facts: &std::fs::Metadata| {
+        use std::os::unix::fs::MetadataExt as _;
+        (facts.mode(), facts.uid(), facts.gid(), facts.nlink(), facts.mtime_nsec(), facts.len())
+    };
+    assert_eq!(facts(&before), facts(&after), "nothing outside changes");
+    let own = sampan_sys::dir::open(folder.path()).unwrap();
+    sampan_sys::dir::remove_all(own.as_fd(), std::ffi::OsStr::new("root")).expect("everything can be removed");
+}
+
+/// References, digests, platforms.
+pub(crate) fn reference(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(reference) = Reference::parse_normalized(&text) {
+        assert_eq!(Reference::parse_normalized(&reference.to_string()).as_ref(), Ok(&reference));
+        assert_eq!(Reference::parse_normalized(&reference.familiar()).as_ref(), Ok(&reference));
+        let tagged = reference.with_default_tag();
+        assert_eq!(Reference::parse_normalized(&tagged.familiar()), Ok(tagged));
+    }
+    if let Ok(digest) = text.parse::<Digest>() {
+        assert!(!digest.hex().contains(['/', '.']), "digests are parts of paths");
+    }
+    if let Some(platform) = Platform::parse(&text) {
+        assert_eq!(Platform::parse(&platform.to_string()), Some(platform));
+    }
+}
+
+/// Manifests, indexes, the list of a docker-archive, configs.
+pub(crate) fn manifest(bytes: &[u8]) {
+    if let Ok(manifest) = Manifest::parse(bytes) {
+        let again = Manifest::parse(&serde_json::to_vec(&manifest).unwrap());
+        assert_eq!(again.ok(), Some(manifest));
+    }
+    if let Ok(index) = Index::parse(bytes) {
+        assert_eq!(Index::parse(&serde_json::to_vec(&index).unwrap()).ok(), Some(index));
+    }
+    let _either = ArchiveItem::parse_list(bytes);
+    if let Ok(config) = ImageConfig::parse(bytes) {
+        ImageConfig::parse(&config.print()).expect("a config that is printed is read");
+    }
+}
+
+/// Plans and messages. What is read is written byte for byte.
+pub(crate) fn plan(bytes: &[u8]) {
+    fn same<T: Flat>(bytes: &[u8]) {
+        if let Ok(value) = flat::decode::<T>(bytes) {
+            assert_eq!(flat::encode(&value), bytes, "one value has one form");
+        }
+    }
+    same::<Plan>(bytes);
+    same::<ProcessPlan>(bytes);
+    same::<Numbered>(bytes);
+    same::<Request>(bytes);
+    same::<Reply>(bytes);
+}
+
+/// Bodies, filters and queries of requests; the first byte says which.
+pub(crate) fn api(bytes: &[u8]) {
+    use sampan_daemon::decode::{Part, decode};
+    const PARTS: [Part; 6] = [Part::Create, Part::Exec, Part::Update, Part::Volume, Part::Query, Part::Path];
+    let Some((first, rest)) = bytes.split_first() else { return };
+    if let Err(message) = decode(PARTS[usize::from(*first) % PARTS.len()], rest) {
+        assert!(!message.is_empty() && message.len() < 512 + 4 * bytes.len(), "an error says something, and not too much: {message:?}");
+    }
+}
+
+/// Small languages: passwd and group files, `-c` of commit.
+pub(crate) fn text(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (wish, file) = text.split_once('\n').unwrap_or((&text, ""));
+    if let Ok(user) = sampan_runtime::users::resolve(wish, &[], file, file) {
+        let in_range = |id: &u32| i32::try_from(*id).is_ok();
+        assert!(in_range(&user.uid) && user.groups.iter().all(in_range), "no id is the kernel's word for unchanged: {user:?}");
+    }
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let _either = sampan_build::apply_changes(&sampan_oci::ContainerConfig::default(), &lines);
+}
