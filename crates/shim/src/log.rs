@@ -51,6 +51,8 @@ pub struct LogWriter {
     plan: LogPlan,
     cutters: [Cutter; 2],
     buffer: Vec<u8>,
+    /// What ends each entry of one piece of output.
+    tail: Vec<u8>,
     /// Bytes that a failing disk did not take.
     dropped: u64,
 }
@@ -64,21 +66,51 @@ impl LogWriter {
         let path = PathBuf::from(&plan.path);
         let file = open(&path)?;
         let size = file.metadata()?.len();
-        Ok(Self { file, size, path, plan: plan.clone(), cutters: Default::default(), buffer: Vec::new(), dropped: 0 })
+        Ok(Self { file, size, path, plan: plan.clone(), cutters: Default::default(), buffer: Vec::new(), tail: Vec::new(), dropped: 0 })
     }
 
     /// Takes output of a process. Never fails: a full disk drops output and goes on, as blocking would stop the container.
     pub fn write(&mut self, stream: Stream, mut text: &[u8]) {
         let now = now();
         let index = stream as usize;
-        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-            self.take(index, stream, &text[..=end], now);
-            text = &text[end + 1..];
+        let mut tail = std::mem::take(&mut self.tail);
+        tail.clear();
+        put_tail(&mut tail, stream, &self.plan.attributes, now);
+        while !text.is_empty() {
+            if self.cutters[index].rest.is_empty() && self.cutters[index].partial_since.is_none() {
+                text = self.take_lines(text, &tail);
+            }
+            // What began earlier, has no end yet, or is too long for one entry.
+            let end = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
+            if end > 0 {
+                self.take(index, stream, &text[..end], now);
+            }
+            text = &text[end..];
         }
-        if !text.is_empty() {
-            self.take(index, stream, text, now);
-        }
+        self.tail = tail;
         self.flush();
+    }
+
+    /// Takes the whole lines that a text begins with, each looked at once; gives what is left.
+    fn take_lines<'a>(&mut self, mut text: &'a [u8], tail: &[u8]) -> &'a [u8] {
+        while !text.is_empty() {
+            self.make_room();
+            let start = self.buffer.len();
+            self.buffer.extend_from_slice(HEAD);
+            let Some(used) = escape_line(&mut self.buffer, text) else {
+                self.buffer.truncate(start);
+                break;
+            };
+            self.buffer.extend_from_slice(tail);
+            text = &text[used..];
+        }
+        text
+    }
+
+    /// Gives memory back that the next output would need again.
+    pub fn shrink(&mut self) {
+        self.buffer = Vec::new();
+        self.tail = Vec::new();
     }
 
     /// Writes out what was not complete, without a line end: the stream has ended.
@@ -135,13 +167,18 @@ impl LogWriter {
     }
 
     fn entry(&mut self, stream: Stream, text: &[u8], time: u128) {
+        self.make_room();
+        encode_entry(&mut self.buffer, stream, text, &self.plan.attributes, time);
+    }
+
+    /// Before an entry: a new file if this one is full, an empty buffer if that is.
+    fn make_room(&mut self) {
         if self.plan.max_size > 0 && self.size + self.buffer.len() as u64 >= self.plan.max_size {
             self.flush();
             if self.size >= self.plan.max_size {
                 self.rotate();
             }
         }
-        encode_entry(&mut self.buffer, stream, text, &self.plan.attributes, time);
         if self.buffer.len() >= 256 * 1024 {
             self.flush();
         }
@@ -160,9 +197,6 @@ impl LogWriter {
             }
         }
         self.buffer.clear();
-        if self.buffer.capacity() > 64 * 1024 {
-            self.buffer = Vec::new();
-        }
     }
 
     /// Renames `log` to `log.1`, `log.1` to `log.2`, … and begins a new file. Best effort: on failure the old file goes on.
@@ -192,10 +226,18 @@ fn now() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_nanos())
 }
 
+/// What every entry begins with.
+const HEAD: &[u8] = b"{\"log\":\"";
+
 /// Appends one entry with its line end.
 pub fn encode_entry(out: &mut Vec<u8>, stream: Stream, text: &[u8], attributes: &str, time: u128) {
-    out.extend_from_slice(b"{\"log\":\"");
+    out.extend_from_slice(HEAD);
     escape(out, text);
+    put_tail(out, stream, attributes, time);
+}
+
+/// What stands behind an entry's text.
+fn put_tail(out: &mut Vec<u8>, stream: Stream, attributes: &str, time: u128) {
     out.extend_from_slice(b"\",\"stream\":\"");
     out.extend_from_slice(stream.name().as_bytes());
     out.extend_from_slice(b"\"");
@@ -208,27 +250,82 @@ pub fn encode_entry(out: &mut Vec<u8>, stream: Stream, text: &[u8], attributes: 
     out.extend_from_slice(b"\"}\n");
 }
 
+/// Escapes up to the first line end and says how many bytes that took; `None` if it is not within one entry, with `out` spoilt.
+fn escape_line(out: &mut Vec<u8>, text: &[u8]) -> Option<usize> {
+    let mut rest = &text[..text.len().min(MAX_ENTRY + 1)];
+    let whole = rest.len();
+    loop {
+        let run = plain_run(rest);
+        out.extend_from_slice(&rest[..run]);
+        rest = &rest[run..];
+        if *rest.first()? == b'\n' {
+            out.extend_from_slice(b"\\n");
+            return Some(whole - rest.len() + 1);
+        }
+        let used = escape_one(out, rest);
+        rest = &rest[used..];
+    }
+}
+
 /// JSON string escapes as the original writes them: `<`, `>`, `&` and controls as `\u00xx`, invalid bytes as `\ufffd`.
 fn escape(out: &mut Vec<u8>, mut text: &[u8]) {
-    const PLAIN: [bool; 256] = plain_bytes();
-    while !text.is_empty() {
-        let run = text.iter().position(|byte| !PLAIN[usize::from(*byte)]).unwrap_or(text.len());
+    loop {
+        let run = plain_run(text);
         out.extend_from_slice(&text[..run]);
         text = &text[run..];
-        let Some(byte) = text.first().copied() else { break };
-        if byte < 0x80 {
-            match byte {
-                b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-                b'\n' => out.extend_from_slice(b"\\n"),
-                b'\r' => out.extend_from_slice(b"\\r"),
-                _ => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            }
-            text = &text[1..];
-            continue;
+        if text.is_empty() {
+            return;
         }
-        let used = escape_wide(out, text);
+        let used = escape_one(out, text);
         text = &text[used..];
     }
+}
+
+/// The first character of a text that does not begin with a plain one; says how many bytes it took.
+fn escape_one(out: &mut Vec<u8>, text: &[u8]) -> usize {
+    match text[0] {
+        byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        byte if byte < 0x80 => {
+            let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' + value - 10 };
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)]);
+        }
+        _ => return escape_wide(out, text),
+    }
+    1
+}
+
+/// How many bytes at the start of a text need no escape: ASCII without controls, `"`, `\`, `<`, `>` and `&`.
+fn plain_run(text: &[u8]) -> usize {
+    let (words, _) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let marks = marks(u64::from_le_bytes(*word));
+        if marks != 0 {
+            return index * 8 + marks.trailing_zeros() as usize / 8;
+        }
+    }
+    let start = words.len() * 8;
+    start + text[start..].iter().position(|byte| !is_plain(*byte)).unwrap_or(text.len() - start)
+}
+
+fn is_plain(byte: u8) -> bool {
+    (0x20..0x80).contains(&byte) && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
+}
+
+/// The high bit of each of eight bytes that is not plain. Those above the lowest such byte may be wrong: borrows go upwards.
+fn marks(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let is = |word: u64, byte: u8| {
+        let zero_where_equal = word ^ (ONES * u64::from(byte));
+        zero_where_equal.wrapping_sub(ONES) & !zero_where_equal
+    };
+    // `"` and `&` differ in one bit, `<` and `>` too.
+    let quote_or_and = is(word | (ONES * 4), b'&');
+    let angle = is(word | (ONES * 2), b'>');
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    (word | quote_or_and | angle | is(word, b'\\') | control) & HIGH
 }
 
 /// One character beyond ASCII, or one invalid byte; says how many bytes it took.
@@ -249,17 +346,6 @@ fn escape_wide(out: &mut Vec<u8>, text: &[u8]) -> usize {
         }
     }
     length
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "below 128")]
-const fn plain_bytes() -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut byte = 0x20;
-    while byte < 0x80 {
-        table[byte] = !matches!(byte as u8, b'"' | b'\\' | b'<' | b'>' | b'&');
-        byte += 1;
-    }
-    table
 }
 
 /// RFC 3339 in UTC with up to nine digits, trailing zeros dropped.
@@ -319,6 +405,45 @@ mod tests {
     #[test]
     fn leap_days_and_centuries() {
         assert_eq!((civil(0), civil(11_016), civil(19_782), civil(-1)), ((1970, 1, 1), (2000, 2, 29), (2024, 2, 29), (1969, 12, 31)));
+    }
+
+    #[test]
+    fn eight_bytes_at_a_time_find_what_one_does() {
+        for byte in 0..=255 {
+            for place in 0..20 {
+                let mut text = [b'a'; 20];
+                text[place] = byte;
+                let expected = if is_plain(byte) { 20 } else { place };
+                assert_eq!(plain_run(&text), expected, "{byte:#x} at {place}");
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn pieces_of_any_length_give_the_same_entries(text: Vec<u8>, cuts: Vec<u8>, long in 16_370_usize..16_400) {
+            // Bytes that matter, in the middle of lines of about the longest length.
+            let mut text: Vec<u8> = text.iter().flat_map(|byte| if *byte < 9 { vec![b'x'; long] } else { vec![*byte] }).collect();
+            text.push(b'\n');
+            let folder = tempfile::tempdir().unwrap();
+            let entries = |name: &str, pieces: &[&[u8]]| {
+                let path = folder.path().join(name);
+                let mut log = LogWriter::open(&LogPlan { path: path.display().to_string(), ..LogPlan::default() }).unwrap();
+                pieces.iter().for_each(|piece| log.write(Stream::Stdout, piece));
+                log.finish(Stream::Stdout);
+                let text = std::fs::read_to_string(&path).unwrap();
+                text.lines().map(|line| line.split("\",\"stream\"").next().unwrap().to_owned()).collect::<Vec<_>>()
+            };
+            let mut pieces = Vec::new();
+            let mut rest = &text[..];
+            for cut in cuts {
+                let (piece, after) = rest.split_at(usize::from(cut).min(rest.len()));
+                pieces.push(piece);
+                rest = after;
+            }
+            pieces.push(rest);
+            proptest::prop_assert_eq!(entries("whole", &[&text]), entries("pieces", &pieces));
+        }
     }
 
     fn texts(path: &Path) -> Vec<usize> {

@@ -21,6 +21,7 @@ pub fn target() -> PathBuf {
 #[must_use]
 pub fn sampan() -> PathBuf {
     let path = std::env::var_os("SAMPAN_BIN").map_or_else(|| target().join("debug/sampan"), PathBuf::from);
+    let path = path.canonicalize().unwrap_or(path);
     assert!(path.is_file(), "{} is missing; run `cargo build` (./test does)", path.display());
     path
 }

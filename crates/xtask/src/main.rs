@@ -24,7 +24,7 @@ enum Chore {
     },
     /// Measure sampan beside the real Docker (its rig must be up). Give the release build in `SAMPAN_BIN`.
     Bench {
-        /// lifecycle, exec, shim_pss, daemon_rss, daemon_start, binary_size; none: all.
+        /// Which, as the table names them; none: all. An unknown name lists them.
         names: Vec<String>,
         /// Also write one JSON object a row.
         #[arg(long)]

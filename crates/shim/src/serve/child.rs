@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::pipe::PipeFlags;
 use sampan_sys::process::Ended;
@@ -38,7 +38,18 @@ pub(super) struct Child {
     pub(super) ended: Option<Ended>,
     /// When draining is given up: something else holds the streams open.
     pub(super) drain_until: Option<Instant>,
+    /// When its last little output came.
+    trickled: Option<Instant>,
+    /// Output comes in many small pieces: it is left to gather until then.
+    rest_until: Option<Instant>,
 }
+
+/// Less than this at once is little.
+const LITTLE: usize = 16 * 1024;
+/// Little output that soon after other: more of it is coming.
+const SOON: Duration = Duration::from_millis(1);
+/// How long little output gathers then. A pipe holds more than most programs write in that time.
+const REST: Duration = Duration::from_micros(200);
 
 /// Streams for a plan: the process's side and ours.
 pub(super) fn make_stdio(plan: &ProcessPlan) -> io::Result<(Stdio, Ours)> {
@@ -89,6 +100,8 @@ impl Child {
             close_after_input: false,
             ended: None,
             drain_until: None,
+            trickled: None,
+            rest_until: None,
         }
     }
 
@@ -106,6 +119,19 @@ impl Child {
     /// Whether a client's backlog forbids reading more output now.
     pub(super) fn is_held(&self) -> bool {
         self.clients.iter().any(Client::is_full)
+    }
+
+    /// Until when output is left to gather, if it is.
+    pub(super) fn resting(&self, now: Instant) -> Option<Instant> {
+        self.rest_until.filter(|end| *end > now)
+    }
+
+    /// Many small pieces cost a wake-up and a write each: where one follows another at once, the next ones may gather.
+    fn trickle(&mut self) {
+        let now = Instant::now();
+        let again = self.trickled.is_some_and(|last| now.duration_since(last) < SOON);
+        self.rest_until = again.then(|| now + REST);
+        self.trickled = Some(now);
     }
 
     /// Whether input waits for the process to read.
@@ -141,7 +167,10 @@ impl Child {
                     }
                     self.clients.retain_mut(|client| client.send(stream, text) != Health::Gone);
                     if count < buffer.len() && !self.terminal {
-                        // A short read of a pipe: most likely empty now; epoll tells if not.
+                        // A short read of a pipe: most likely empty now; poll tells if not.
+                        if count < LITTLE {
+                            self.trickle();
+                        }
                         return;
                     }
                 }

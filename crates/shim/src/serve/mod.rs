@@ -1,4 +1,4 @@
-//! The shim's life: one epoll loop over the daemon's connection, the streams of its processes and their ends.
+//! The shim's life: one poll loop over the daemon's connection, the streams of its processes and their ends.
 //!
 //! The loop never waits for anyone: output goes to the log at once and to attached clients as far as they take it; a client that
 //! takes nothing for [`streams::PATIENCE`] is dropped. The exit record is durable before the daemon is told.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sampan_sys::process::{self, Ended};
 use sampan_sys::sock;
 
@@ -20,6 +20,8 @@ use crate::record::ExitRecord;
 
 /// How long output is awaited that somebody else than the ended process may still write.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long memory is kept for output to come.
+const KEEP: Duration = Duration::from_millis(250);
 /// Largest plan.
 const MAX_PLAN: u64 = 8 << 20;
 
@@ -45,6 +47,8 @@ pub(super) struct Server {
     /// The daemon has taken note of the end, or there was never a container.
     forgotten: bool,
     buffer: Vec<u8>,
+    /// Until when `buffer` and the log's are kept.
+    keep_until: Option<Instant>,
 }
 
 impl Server {
@@ -58,6 +62,7 @@ impl Server {
             exit: None,
             forgotten: false,
             buffer: Vec::new(),
+            keep_until: None,
         })
     }
 
@@ -88,44 +93,46 @@ impl Server {
     }
 
     /// What to wait for, freshly computed: there are few descriptors, and a stale registration cannot exist.
-    fn interests(&self) -> (Vec<(Source, BorrowedFd<'_>, EventFlags)>, Option<Duration>) {
-        let mut list: Vec<(Source, BorrowedFd<'_>, EventFlags)> = Vec::new();
+    fn interests(&self) -> (Vec<(Source, BorrowedFd<'_>, PollFlags)>, Option<Duration>) {
+        let mut list: Vec<(Source, BorrowedFd<'_>, PollFlags)> = Vec::new();
         if let Some(connection) = &self.connection {
-            list.push((Source::Connection, connection.as_fd(), EventFlags::IN));
+            list.push((Source::Connection, connection.as_fd(), PollFlags::IN));
         }
         if let Some(listener) = &self.listener {
-            list.push((Source::Listener, listener.as_fd(), EventFlags::IN));
+            list.push((Source::Listener, listener.as_fd(), PollFlags::IN));
         }
-        let mut deadline: Option<Instant> = None;
+        let now = Instant::now();
+        let mut deadline = self.keep_until;
         for (index, child) in self.children.iter().enumerate() {
             if child.ended.is_none() {
-                list.push((Source::Process(index), child.pidfd.as_fd(), EventFlags::IN));
+                list.push((Source::Process(index), child.pidfd.as_fd(), PollFlags::IN));
             }
-            if !child.is_held() {
+            let resting = child.resting(now);
+            if !child.is_held() && resting.is_none() {
                 for stream in [Stream::Stdout, Stream::Stderr] {
                     if let Some(fd) = child.stream(stream) {
-                        list.push((Source::Output(index, stream), fd.as_fd(), EventFlags::IN));
+                        list.push((Source::Output(index, stream), fd.as_fd(), PollFlags::IN));
                     }
                 }
             }
             if child.has_input()
                 && let Some(stdin) = child.stdin()
             {
-                list.push((Source::Input(index), stdin.as_fd(), EventFlags::OUT));
+                list.push((Source::Input(index), stdin.as_fd(), PollFlags::OUT));
             }
             for (number, client) in child.clients.iter().enumerate() {
-                let mut flags = EventFlags::empty();
-                flags.set(EventFlags::IN, !client.input_ended && !child.has_input());
-                flags.set(EventFlags::OUT, client.is_behind());
+                let mut flags = PollFlags::empty();
+                flags.set(PollFlags::IN, !client.input_ended && !child.has_input());
+                flags.set(PollFlags::OUT, client.is_behind());
                 list.push((Source::Client(index, number), client.socket.as_fd(), flags));
             }
-            let ends = child.clients.iter().filter_map(Client::deadline).chain(child.drain_until);
+            let ends = child.clients.iter().filter_map(Client::deadline).chain(child.drain_until).chain(resting);
             deadline = ends.chain(deadline).min();
         }
-        (list, deadline.map(|end| end.saturating_duration_since(Instant::now())))
+        (list, deadline.map(|end| end.saturating_duration_since(now)))
     }
 
-    fn serve(&mut self, source: Source, flags: EventFlags) {
+    fn serve(&mut self, source: Source, flags: PollFlags) {
         match source {
             Source::Connection => self.take_requests(),
             Source::Listener => self.take_connection(),
@@ -138,7 +145,7 @@ impl Server {
                     child.take_input(number);
                 }
                 child.flush_client(number);
-                if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+                if flags.intersects(PollFlags::HUP | PollFlags::ERR) {
                     child.drop_client(number);
                 }
             }
@@ -147,6 +154,7 @@ impl Server {
 
     fn pump(&mut self, index: usize, stream: Stream) {
         self.buffer.resize(64 * 1024, 0);
+        self.keep_until = Some(Instant::now() + KEEP);
         let is_first = self.children[index].name.is_empty();
         let log = if is_first { self.log.as_mut() } else { None };
         self.children[index].pump(stream, log, &mut self.buffer);
@@ -154,9 +162,13 @@ impl Server {
 
     /// After each round: memory back, stuck clients out, ended processes reported.
     fn settle(&mut self) {
-        self.buffer = Vec::new();
         self.reap_strays();
         let now = Instant::now();
+        if self.keep_until.is_some_and(|end| end <= now) {
+            self.keep_until = None;
+            self.buffer = Vec::new();
+            self.log.iter_mut().for_each(LogWriter::shrink);
+        }
         let mut index = 0;
         while index < self.children.len() {
             self.children[index].sweep_clients(now);
@@ -364,32 +376,18 @@ fn read_plan<T: flat::Flat>(fd: Option<OwnedFd>) -> Result<T, Fault> {
     flat::decode(&bytes).map_err(|error| fault(Stage::Plan {}, &error.to_string()))
 }
 
-/// Waits until something is ready, or the time is over. A level-triggered epoll of its own for each round.
-fn wait_for(sources: &[(Source, BorrowedFd<'_>, EventFlags)], wait: Option<Duration>) -> io::Result<Vec<(Source, EventFlags)>> {
-    let set = epoll::create(CreateFlags::CLOEXEC)?;
-    for (index, (_, fd, flags)) in (0_u64..).zip(sources) {
-        epoll::add(&set, fd, EventData::new_u64(index), *flags)?;
-    }
-    let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 32];
-    let timeout = wait
-        .map(|wait| rustix::event::Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: i64::from(wait.subsec_nanos()) + 1_000_000 });
-    let timeout = timeout.map(|mut time| {
-        if time.tv_nsec >= 1_000_000_000 {
-            time.tv_sec += 1;
-            time.tv_nsec -= 1_000_000_000;
-        }
-        time
-    });
-    let count = match epoll::wait(&set, &mut events, timeout.as_ref()) {
-        Err(rustix::io::Errno::INTR) => 0,
+/// Waits until something is ready, or the time is over.
+fn wait_for(sources: &[(Source, BorrowedFd<'_>, PollFlags)], wait: Option<Duration>) -> io::Result<Vec<(Source, PollFlags)>> {
+    let mut fds: Vec<PollFd<'_>> = sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+    let timeout = wait.map(|wait| Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() });
+    match poll(&mut fds, timeout.as_ref()) {
+        Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
         other => other?,
     };
     // Clients last and from the back: serving one may remove it.
-    let found = events[..count].iter().map(|event| (usize::try_from(event.data.u64()).unwrap_or(usize::MAX), event.flags));
-    let mut ready: Vec<(usize, EventFlags)> = found.filter(|(index, _)| *index < sources.len()).collect();
-    ready.sort_unstable_by_key(|(index, _)| *index);
-    let (clients, others): (Vec<_>, Vec<_>) = ready.into_iter().partition(|(index, _)| matches!(sources[*index].0, Source::Client(..)));
-    Ok(others.into_iter().chain(clients.into_iter().rev()).map(|(index, flags)| (sources[index].0, flags)).collect())
+    let ready = sources.iter().zip(&fds).map(|((source, ..), fd)| (*source, fd.revents())).filter(|(_, flags)| !flags.is_empty());
+    let (clients, others): (Vec<_>, Vec<_>) = ready.partition(|(source, _)| matches!(source, Source::Client(..)));
+    Ok(others.into_iter().chain(clients.into_iter().rev()).collect())
 }
 
 fn now_nanos() -> i64 {

@@ -1,0 +1,36 @@
+//! What stays in memory: the parents of idle containers, the daemon.
+
+use super::api::Api;
+use super::{Engines, Row, processes};
+
+/// Containers for the memory of shims.
+const SHIMS: usize = 20;
+
+/// Average proportional set size of the parents of idle containers.
+pub(super) fn shims(engines: &mut Engines) -> anyhow::Result<Vec<Row>> {
+    let measure = |api: &Api, name: &str| -> anyhow::Result<f64> {
+        let ids = (0..SHIMS).map(|_| api.create(&["sleep", "300"], &[])).collect::<anyhow::Result<Vec<_>>>()?;
+        ids.iter().try_for_each(|id| api.start(id))?;
+        let all: Vec<f64> = processes::named(name).into_iter().filter_map(processes::proportional).collect();
+        ids.iter().try_for_each(|id| api.remove(id))?;
+        let count = u32::try_from(all.len().max(1))?;
+        Ok(all.iter().sum::<f64>() / f64::from(count) / 1024.0)
+    };
+    let mine = measure(&engines.ours, "sampan-shim")?;
+    let theirs = engines.peer.as_ref().map(|api| measure(api, "containerd-shim")).transpose()?;
+    Ok(vec![Row::new("shim_pss", mine, theirs, "MiB")])
+}
+
+/// Resident set size of the daemon after what ran before.
+pub(super) fn daemon(engines: &mut Engines) -> anyhow::Result<Vec<Row>> {
+    Ok(vec![Row::new("daemon_rss", resident(engines.world.daemon_pid())?, peer_resident(engines), "MiB")])
+}
+
+fn resident(pid: u32) -> anyhow::Result<f64> {
+    Ok(processes::resident(pid)? / 1024.0)
+}
+
+fn peer_resident(engines: &Engines) -> Option<f64> {
+    engines.peer.as_ref()?;
+    resident(*processes::named("dockerd").first()?).ok()
+}
