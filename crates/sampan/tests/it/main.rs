@@ -2,5 +2,6 @@
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
 mod crash;
+mod kernel;
 mod recorded;
 mod tour;
