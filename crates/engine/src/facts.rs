@@ -82,7 +82,7 @@ impl Engine {
             live_restore: self.config.live_restore,
             apparmor: host.apparmor,
             forwarding: text("/proc/sys/net/ipv4/ip_forward") == "1",
-            warnings: Vec::new(),
+            warnings: self.sandboxes().profile_warning().into_iter().collect(),
             started_at: self.started_at(),
         }
     }

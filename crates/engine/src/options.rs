@@ -131,9 +131,21 @@ impl Engine {
                 return invalid(format!("Invalid value {list} for cpuset cpus"));
             }
         }
-        if self.sandboxes().host().unified && limits.oom_kill_disable == Some(true) {
+        let unified = self.sandboxes().host().unified;
+        if unified && limits.oom_kill_disable == Some(true) {
             warnings.push("Your kernel does not support OomKillDisable. OomKillDisable discarded.".into());
             limits.oom_kill_disable = None;
+        }
+        if unified && limits.memory_swappiness.is_some_and(|value| value != -1) {
+            warnings.push(
+                "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded."
+                    .into(),
+            );
+            limits.memory_swappiness = None;
+        }
+        if limits.blkio_weight > 0 && !self.sandboxes().weighs_blocks() {
+            warnings.push("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.".into());
+            limits.blkio_weight = 0;
         }
         Ok(warnings)
     }

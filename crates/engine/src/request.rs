@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use sampan_net::{PortRequest, Protocol};
+use sampan_runtime::apparmor::DEFAULT_PROFILE;
 use sampan_runtime::caps;
 use sampan_runtime::cgroups::{DeviceRule, Limits};
 use sampan_runtime::options::{Device, LogPlan, MountSource, MountStep, Namespace, Options};
@@ -135,7 +136,10 @@ impl Engine {
             capabilities,
             no_new_privileges: security.no_new_privileges,
             seccomp: security.seccomp,
-            apparmor: if security.apparmor == "unconfined" { String::new() } else { security.apparmor },
+            apparmor: match self.profile(host, &security.apparmor) {
+                "unconfined" => String::new(),
+                profile => profile.to_owned(),
+            },
             readonly_root: host.readonly_rootfs,
             masked: host.masked_paths.clone(),
             readonly: host.readonly_paths.clone(),
@@ -159,6 +163,16 @@ impl Engine {
             log: self.log_plan(spec)?,
             ..Options::default()
         })
+    }
+
+    /// The AppArmor profile a container asks for, or gets without asking.
+    pub(crate) fn profile<'a>(&self, host: &HostConfig, asked: &'a str) -> &'a str {
+        match asked {
+            "" if !self.sandboxes().host().apparmor => "",
+            "" if host.privileged => "unconfined",
+            "" => DEFAULT_PROFILE,
+            asked => asked,
+        }
     }
 
     pub(crate) fn log_path(&self, id: &str) -> std::path::PathBuf {

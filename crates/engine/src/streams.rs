@@ -130,6 +130,8 @@ impl Engine {
         let shown = |part: &str| folder.join(part).display().to_string();
         let has_started = state.has_been_started;
         let started = |part: &str| if has_started { shown(part) } else { String::new() };
+        let security = crate::options::security(&spec.host.security_opt).unwrap_or_default();
+        let profile = self.profile(&spec.host, &security.apparmor).to_owned();
         let size = size.then(|| {
             let upper = crate::disk::tree_size(&folder.join("upper"));
             let image = self.images().resolve(&spec.image_id).map_or(0, |image| image.size);
@@ -150,7 +152,7 @@ impl Engine {
             graph_lower: String::new(),
             graph_upper: shown("upper"),
             graph_work: shown("work"),
-            apparmor_profile: String::new(),
+            apparmor_profile: if has_started { profile } else { String::new() },
             size,
             spec,
             state,

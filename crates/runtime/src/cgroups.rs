@@ -156,6 +156,7 @@ fn v1_limits(limits: &Limits) -> Vec<(&'static str, String, String)> {
     }
     if limits.blkio_weight > 0 {
         set("blkio", "blkio.weight", limits.blkio_weight.to_string());
+        set("blkio", "blkio.bfq.weight", limits.blkio_weight.to_string());
     }
     out
 }
@@ -199,6 +200,7 @@ fn v2_writes(limits: &Limits) -> Vec<(String, String)> {
         put(out, "pids.max", if pids > 0 { pids.to_string() } else { "max".to_owned() });
     }
     if limits.blkio_weight > 0 {
+        put(out, "io.bfq.weight", limits.blkio_weight);
         put(out, "io.weight", 1 + (i64::from(limits.blkio_weight) - 10) * 9999 / 990);
     }
     writes
@@ -253,15 +255,29 @@ pub fn prepare_parent(host: &Host, parent: &str) -> io::Result<()> {
         return Ok(());
     }
     for (controller, _) in &host.controllers {
-        let directory = host.cgroup_directory(controller, parent);
-        std::fs::create_dir_all(&directory)?;
-        if controller == "cpuset" {
-            for (file, value) in [("cpuset.cpus", &host.cpuset.0), ("cpuset.mems", &host.cpuset.1)] {
-                drop(std::fs::write(directory.join(file), value));
+        let mut directory = host.cgroup_directory(controller, "");
+        for part in parent.split('/').filter(|part| !part.is_empty()) {
+            directory.push(part);
+            std::fs::create_dir_all(&directory)?;
+            if controller == "cpuset" {
+                // A new cpuset is empty, and so is all that is below an empty one.
+                for (file, value) in [("cpuset.cpus", &host.cpuset.0), ("cpuset.mems", &host.cpuset.1)] {
+                    let is_empty = std::fs::read_to_string(directory.join(file)).is_ok_and(|text| text.trim().is_empty());
+                    if is_empty {
+                        drop(std::fs::write(directory.join(file), value));
+                    }
+                }
             }
         }
     }
     Ok(())
+}
+
+/// Whether the kernel offers weights of block traffic, seen at the ready parent.
+#[must_use]
+pub fn weighs_blocks(host: &Host, parent: &str) -> bool {
+    let directory = host.cgroup_directory(if host.unified { "" } else { "blkio" }, parent);
+    sampan_shim::apply::cgroup::BLOCK_WEIGHTS.iter().any(|file| directory.join(file).is_file())
 }
 
 /// Ids of the processes in a cgroup directory and below it. One that is gone has none.

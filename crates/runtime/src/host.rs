@@ -17,7 +17,7 @@ pub struct Host {
     pub kernel: (u32, u32),
     /// Processors online.
     pub cpus: u32,
-    /// Whether AppArmor is on.
+    /// Whether AppArmor is on and profiles can be loaded.
     pub apparmor: bool,
     /// Bytes of memory.
     pub memory: u64,
@@ -51,7 +51,7 @@ impl Host {
             capabilities: mask("CapBnd:"),
             kernel: kernel_version(&text("/proc/sys/kernel/osrelease")),
             cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
-            apparmor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+            apparmor: crate::apparmor::is_on(),
             memory: memory * 1024,
         }
     }

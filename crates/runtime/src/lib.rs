@@ -4,6 +4,7 @@
 //! them; [`logs`] reads what they write. Nothing here enters a namespace or touches a container's root.
 #![forbid(unsafe_code)]
 
+pub mod apparmor;
 pub mod caps;
 pub mod cgroups;
 pub mod devices;

@@ -19,6 +19,8 @@ pub struct NetworkCounters {
 /// Counters of a container at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Of cgroup v2.
+    pub unified: bool,
     /// Nanoseconds of CPU, all, in the kernel, in programs.
     pub cpu: [u64; 3],
     /// Nanoseconds of CPU of the whole host.
@@ -27,6 +29,8 @@ pub struct Counters {
     pub online_cpus: u32,
     /// Periods, throttled periods, throttled nanoseconds.
     pub throttling: [u64; 3],
+    /// How often memory ran out (v2).
+    pub memory_failures: u64,
     /// Bytes used, with caches.
     pub memory: u64,
     /// The most it was (v1).
@@ -37,7 +41,7 @@ pub struct Counters {
     pub memory_stats: Vec<(String, u64)>,
     /// Processes and threads.
     pub pids: u64,
-    /// How many there may be; 0: no limit.
+    /// How many there may be; no limit: 0, on v2 the greatest number.
     pub pids_limit: u64,
     /// Bytes read and written, by device: major, minor, read, written.
     pub blocks: Vec<(u64, u64, u64, u64)>,
@@ -47,6 +51,11 @@ pub struct Counters {
 
 fn number(path: &Path) -> u64 {
     fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+/// A limit of v2, where none is the greatest number.
+fn limit(path: &Path) -> u64 {
+    fs::read_to_string(path).map_or(0, |text| text.trim().parse().unwrap_or(u64::MAX))
 }
 
 fn table(path: &Path) -> Vec<(String, u64)> {
@@ -129,13 +138,15 @@ fn v2(host: &Host, cgroup: &str) -> Counters {
         Some((major.parse().ok()?, minor.parse().ok()?, field("rbytes="), field("wbytes=")))
     });
     Counters {
+        unified: true,
+        memory_failures: find(&table(&path("memory.events")), "oom"),
         cpu: [nanoseconds("usage_usec"), nanoseconds("system_usec"), nanoseconds("user_usec")],
         throttling: [find(&cpu, "nr_periods"), find(&cpu, "nr_throttled"), nanoseconds("throttled_usec")],
         memory: number(&path("memory.current")),
         memory_limit: number(&path("memory.max")),
         memory_stats: table(&path("memory.stat")),
         pids: number(&path("pids.current")),
-        pids_limit: number(&path("pids.max")),
+        pids_limit: limit(&path("pids.max")),
         blocks: blocks.collect(),
         ..Counters::default()
     }

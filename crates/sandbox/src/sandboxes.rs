@@ -13,11 +13,13 @@ use rustix::fs::OFlags;
 use sampan_base::{ErrorKind, Failure as _};
 use sampan_layers::overlay_mount;
 use sampan_net::{EndpointSpec, Net};
+use sampan_runtime::apparmor::{self, DEFAULT_PROFILE};
 use sampan_runtime::cgroups::{self, Limits};
 use sampan_runtime::options::{Namespace, Options};
 use sampan_runtime::shims::{Attachment, ShimError, ShimEvent, Shims};
 use sampan_runtime::users::{self, User};
 use sampan_runtime::{Host, plan};
+use sampan_shim::apply::cgroup::is_optional_file;
 use sampan_shim::plan::{MountSource, MountStep};
 use sampan_shim::record::ExitRecord;
 use sampan_sys::{dir, ns};
@@ -86,6 +88,12 @@ impl Sandboxes {
         &self.host
     }
 
+    /// Whether the kernel can prefer one container's block traffic to another's.
+    #[must_use]
+    pub fn weighs_blocks(&self) -> bool {
+        cgroups::weighs_blocks(&self.host, &self.config.cgroup_parent)
+    }
+
     /// The cgroup of a container, in every hierarchy.
     #[must_use]
     pub fn cgroup(&self, id: &str) -> String {
@@ -132,6 +140,7 @@ impl Sandboxes {
         options.socket = folder.join("shim.sock").display().to_string();
         options.record = request.folder.join("exit").display().to_string();
         options.net = if request.network == Network::Host { Namespace::Host } else { Namespace::Join };
+        self.settle_profile(options)?;
         options.init = request.init.then(|| self.init.display().to_string());
         let joins = open_joins(options, request.joins, netns).map_err(internal("open the namespaces of another container"))?;
         let plan = plan::container(options, &self.host).map_err(|error| StartError::plan(&error))?;
@@ -142,6 +151,34 @@ impl Sandboxes {
             self.shims.start(&plan, root.as_fd(), &borrowed, request.attachments).map_err(|error| StartError::start(error, &program))?;
         self.running().insert(id, (request.options, pid));
         Ok(Running { pid, endpoint })
+    }
+
+    /// Loads the default AppArmor profile if the kernel lacks it. Where it cannot be compiled a container runs without.
+    fn settle_profile(&self, options: &mut Options) -> Result<(), StartError> {
+        if options.apparmor != DEFAULT_PROFILE {
+            return Ok(());
+        }
+        match apparmor::ensure_default() {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                options.apparmor.clear();
+                Ok(())
+            }
+            Err(error) => Err(StartError::other(
+                format!("AppArmor enabled on system but the {DEFAULT_PROFILE} profile could not be loaded: {error}"),
+                ErrorKind::Internal,
+            )),
+        }
+    }
+
+    /// Why containers run without the default AppArmor profile, if they do.
+    #[must_use]
+    pub fn profile_warning(&self) -> Option<String> {
+        if !self.host.apparmor {
+            return None;
+        }
+        let error = apparmor::ensure_default().err()?;
+        Some(format!("WARNING: AppArmor is on, but the {DEFAULT_PROFILE} profile of containers cannot be loaded: {error}"))
     }
 
     /// The network namespace of a container; `None` for the host's.
@@ -263,7 +300,12 @@ impl Sandboxes {
     /// # Errors
     /// What the kernel says.
     pub fn pause(&self, id: &str) -> Result<(), StartError> {
-        self.freeze(id, true)
+        self.freeze(id, true)?;
+        let frozen = self.await_frozen(id);
+        if frozen.is_err() {
+            drop(self.freeze(id, false));
+        }
+        frozen
     }
 
     /// Thaws them.
@@ -286,6 +328,26 @@ impl Sandboxes {
             .map_err(|error| StartError::other(format!("cannot write {}: {error}", path.display()), ErrorKind::Internal))
     }
 
+    /// Waits until the kernel has frozen the last process. v1 gives up where a process forks or sleeps at the wrong moment, until
+    /// it is told again.
+    fn await_frozen(&self, id: &str) -> Result<(), StartError> {
+        let (controller, file) = if self.host.unified { ("", "cgroup.events") } else { ("freezer", "freezer.state") };
+        let path = self.host.cgroup_directory(controller, &self.cgroup(id)).join(file);
+        let pause = sampan_base::Cancel::new();
+        for _ in 0..5000 {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| StartError::other(format!("cannot read {}: {error}", path.display()), ErrorKind::Internal))?;
+            if text.lines().any(|line| matches!(line, "frozen 1" | "FROZEN")) {
+                return Ok(());
+            }
+            let _timed_out = pause.wait_timeout(std::time::Duration::from_millis(1));
+            if !self.host.unified {
+                self.freeze(id, true)?;
+            }
+        }
+        Err(StartError::other("unable to freeze", ErrorKind::Internal))
+    }
+
     /// Changes limits.
     ///
     /// # Errors
@@ -293,8 +355,9 @@ impl Sandboxes {
     pub fn update(&self, id: &str, limits: &Limits) -> Result<(), StartError> {
         let writes = cgroups::update_writes(&self.host, &self.cgroup(id), limits);
         let write = |(directory, files): &(String, Vec<(String, String)>)| {
-            files.iter().try_for_each(|(file, value)| {
-                std::fs::write(Path::new(directory).join(file), value).map_err(|error| (format!("{directory}/{file}"), error))
+            files.iter().try_for_each(|(file, value)| match std::fs::write(Path::new(directory).join(file), value) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && is_optional_file(file) => Ok(()),
+                written => written.map_err(|error| (format!("{directory}/{file}"), error)),
             })
         };
         // On v1 memory and memory+swap depend on each other: a limit that fails in one order succeeds in the other.
@@ -325,10 +388,13 @@ impl Sandboxes {
 
     /// Takes over a container that an earlier daemon started. `options` are what it was started with.
     #[must_use]
-    pub fn adopt(&self, id: &str, folder: &Path, options: Options) -> Adopted {
+    pub fn adopt(&self, id: &str, folder: &Path, mut options: Options) -> Adopted {
         if let Ok((pid, _)) = self.shims.connect(id)
             && pid != 0
         {
+            if apparmor::profile_of(pid).is_none() {
+                options.apparmor.clear();
+            }
             self.running().insert(id.to_owned(), (options, pid));
             return Adopted::Running { pid };
         }
@@ -354,6 +420,9 @@ impl Sandboxes {
 
     /// Kills everything in a container's cgroup: for when its shim is gone. What forks meanwhile is caught by the next round.
     pub fn kill_all(&self, id: &str) {
+        if self.host.unified {
+            drop(std::fs::write(self.host.cgroup_directory("", &self.cgroup(id)).join("cgroup.kill"), "1"));
+        }
         for _ in 0..16 {
             let processes = self.processes(id);
             if processes.is_empty() {

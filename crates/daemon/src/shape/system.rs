@@ -168,9 +168,11 @@ fn blocks(counters: Option<&Counters>) -> Json {
             let row = |operation: &str, value: u64| object! { "major": *major, "minor": *minor, "op": operation, "value": value };
             [row("read", *read), row("write", *written)]
         });
-        Json::Array(rows.collect())
+        let rows: Vec<Json> = rows.collect();
+        if rows.is_empty() && counters.unified { Json::NULL } else { Json::Array(rows) }
     });
-    let empty = || if counters.is_some() { Json::Array(Vec::new()) } else { Json::NULL };
+    // cgroup v2 counts bytes alone.
+    let empty = || if counters.is_some_and(|counters| !counters.unified) { Json::Array(Vec::new()) } else { Json::NULL };
     let names = ["io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors"];
     let mut pairs = vec![("io_service_bytes_recursive".to_owned(), rows)];
     pairs.extend(names.map(|name| (format!("{name}_recursive"), empty())));
@@ -184,6 +186,9 @@ fn memory(counters: Option<&Counters>) -> Json {
         pairs.push(("max_usage".into(), counters.memory_max.into()));
     }
     pairs.push(("stats".into(), Json::map(counters.memory_stats.iter().cloned())));
+    if counters.memory_failures != 0 {
+        pairs.push(("failcnt".into(), counters.memory_failures.into()));
+    }
     pairs.push(("limit".into(), counters.memory_limit.into()));
     Json::Object(pairs)
 }

@@ -1,9 +1,10 @@
-//! The whole program, seen from outside: the unmodified docker CLI against a daemon in namespaces of its own.
+//! The whole program, seen from outside: the unmodified docker CLI and ours against a daemon in namespaces of its own.
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
 mod crash;
 mod disk;
 mod hostile;
+mod kernel;
 mod ours;
 mod recorded;
 mod tour;

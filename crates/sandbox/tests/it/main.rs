@@ -38,7 +38,8 @@ impl Place {
         }
         std::fs::write(image.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1001::/home/user:/bin/sh\n").unwrap();
         std::fs::write(image.join("etc/group"), "root:x:0:\nusers:x:1001:\nextra:x:77:user\n").unwrap();
-        let parent = format!("/sampan-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // Two levels: what may be limited is handed down along the whole path.
+        let parent = format!("/sampan-test-{}-{}/engine", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Self { folder, parent }
     }
 
@@ -81,7 +82,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let host = Host::detect();
-        sampan_runtime::cgroups::remove(&host, &self.parent);
+        sampan_runtime::cgroups::remove(&host, self.parent.trim_end_matches("/engine"));
     }
 }
 
@@ -265,6 +266,11 @@ fn a_frozen_container_runs_nothing_until_it_is_thawed() {
     let mut line = [0; 14];
     (&socket).read_exact(&mut line).unwrap();
     sandboxes.pause("frozen").unwrap();
+    // Not freezing any more: frozen.
+    let host = Host::detect();
+    let (controller, file, wanted) = if host.unified { ("", "cgroup.events", "frozen 1") } else { ("freezer", "freezer.state", "FROZEN") };
+    let state = std::fs::read_to_string(host.cgroup_directory(controller, &sandboxes.cgroup("frozen")).join(file)).unwrap();
+    assert!(state.lines().any(|line| line == wanted), "{state}");
     sandboxes.signal("frozen", 15).unwrap();
     assert!(events.recv_timeout(Duration::from_millis(300)).is_err(), "it is frozen");
     sandboxes.resume("frozen").unwrap();

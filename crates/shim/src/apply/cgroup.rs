@@ -41,10 +41,14 @@ pub fn make(plan: &CgroupPlan) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Files that some kernels lack without harm.
-fn is_optional_file(file: &str) -> bool {
-    file.contains("memsw") || file.contains("swap")
+/// Files that some kernels lack without harm. Block traffic has one file of two for its weight, if any.
+#[must_use]
+pub fn is_optional_file(file: &str) -> bool {
+    file.contains("memsw") || file.contains("swap") || BLOCK_WEIGHTS.contains(&file)
 }
+
+/// Where the weight of block traffic is written, v1 and v2, whichever scheduler there is.
+pub const BLOCK_WEIGHTS: [&str; 4] = ["blkio.weight", "blkio.bfq.weight", "io.weight", "io.bfq.weight"];
 
 fn write(path: &Path, value: &str) -> io::Result<()> {
     let file = File::options().write(true).open(path)?;
