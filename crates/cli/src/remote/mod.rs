@@ -13,8 +13,10 @@ pub(crate) use hijack::{Hijacked, Reader};
 pub(crate) use upload::{Body, Sender, channel};
 
 use std::cell::{OnceCell, RefCell};
+use std::time::Duration;
 
-use http::Method;
+use http::{Method, Response};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 
 use crate::error::{CliError, Outcome};
@@ -84,7 +86,7 @@ impl Client {
         if let Some(server) = self.server.get() {
             return Ok(server);
         }
-        let (response, sender) = self.exchange(Method::HEAD, "/_ping", &[], Body::empty()).await?;
+        let (response, sender) = self.ping().await?;
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let theirs = header("Api-Version");
         let api = match &self.fixed_version {
@@ -95,6 +97,21 @@ impl Client {
         };
         *self.idle.borrow_mut() = sender;
         Ok(self.server.get_or_init(|| Server { api }))
+    }
+
+    /// Asks whether an engine is there. One that is just being killed still takes connections and then drops them: asking harms
+    /// nothing, so it is done again.
+    async fn ping(&self) -> Outcome<(Response<Incoming>, Option<SendRequest<Body>>)> {
+        let mut tries = 0;
+        loop {
+            match self.exchange(Method::HEAD, "/_ping", &[], Body::empty()).await {
+                Err(error) if error.text.starts_with("error during connect") && tries < 20 => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Says what went wrong with a connection, in Docker's words.

@@ -35,6 +35,10 @@ fn the_engine_comes_up_at_the_first_command_and_stops_when_told() {
     drop(world.ok(&plain("sampan run -d --name lives box sleep 1000")));
     assert_eq!(world.ok(&plain("sampan daemon stop")), "stopped; containers live on (stop them too with: sampan daemon stop --all)");
     assert_eq!(world.ok(&plain("sampan ps --format '{{.Names}} {{.State}}' 2>/dev/null")), "lives running");
+    // An engine that is killed is followed by another one at the next command, at whatever moment that comes.
+    for _ in 0..5 {
+        assert_eq!(world.ok(&plain("kill -9 $(cat /run/sampan/sampan.pid); sampan ps --format '{{.Names}}' 2>/dev/null")), "lives");
+    }
     assert_eq!(world.ok(&plain("sampan daemon stop --all")), "stopped, with all containers");
     assert_eq!(world.ok("pgrep -c sampan-shim || true"), "0");
     // An engine is started for the default socket only.
