@@ -30,6 +30,10 @@ pub struct EngineConfig {
     pub live_restore: bool,
     /// Give every container a small init unless it says otherwise.
     pub init: bool,
+    /// Registries that are asked before Docker Hub: URLs.
+    pub registry_mirrors: Vec<String>,
+    /// Registries that need no TLS: names with ports, or networks as CIDR.
+    pub insecure_registries: Vec<String>,
 }
 
 /// Containers, networks, volumes.

@@ -32,6 +32,10 @@ pub struct Facts {
     pub name: String,
     /// Data root.
     pub root: String,
+    /// URLs of mirrors of Docker Hub.
+    pub registry_mirrors: Vec<String>,
+    /// Names or networks of registries without TLS.
+    pub insecure_registries: Vec<String>,
     /// Whether containers outlive the daemon.
     pub live_restore: bool,
     /// Whether AppArmor is on.
@@ -79,6 +83,8 @@ impl Engine {
             memory: host.memory,
             name: text("/proc/sys/kernel/hostname"),
             root: self.data_root().display().to_string(),
+            registry_mirrors: self.config.registry_mirrors.clone(),
+            insecure_registries: self.config.insecure_registries.clone(),
             live_restore: self.config.live_restore,
             apparmor: host.apparmor,
             forwarding: text("/proc/sys/net/ipv4/ip_forward") == "1",

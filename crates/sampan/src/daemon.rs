@@ -71,6 +71,8 @@ fn build(options: &Options) -> anyhow::Result<Arc<Engine>> {
         cgroup_parent: options.cgroup_parent.clone(),
         live_restore: options.live_restore,
         init: options.init,
+        registry_mirrors: options.registry_mirrors.clone(),
+        insecure_registries: options.insecure_registries.clone(),
     };
     Ok(Engine::open(config, store, images, net, events)?)
 }

@@ -34,9 +34,11 @@ Options:
   -G, --group string           Group of the socket
   -H, --host list              Where to listen: unix://PATH (default: sampan.sock in the exec root)
       --init                   Run a small init in every container
+      --insecure-registry list Registry that needs no TLS: a name with its port, or a network
       --live-restore           Containers outlive the engine (default true; as dockerd false)
   -l, --log-level string       debug, info, warn, error or fatal (default \"info\")
       --mtu int                Packet size of the default network (default 1500)
+      --registry-mirror list   Registry that is asked before Docker Hub
   -p, --pidfile string         File of the process id (default: sampan.pid in the exec root)
 
 daemon status says whether an engine answers; daemon stop ends it, and with --all its containers first.

@@ -32,15 +32,32 @@ pub(crate) struct Options {
     pub(crate) mtu: u32,
     /// A small init for every container.
     pub(crate) init: bool,
+    /// URLs of mirrors of Docker Hub; kept and shown until there are pulls.
+    pub(crate) registry_mirrors: Vec<String>,
+    /// Registries without TLS: names with ports, or networks as CIDR.
+    pub(crate) insecure_registries: Vec<String>,
     /// A command line started it and waits for it: it leaves the session and says when it is ready.
     pub(crate) started_by_client: bool,
 }
 
 /// Flags that take a value, those that may stand alone, and those that are known but not offered yet.
-const VALUES: &[&str] =
-    &["data-root", "exec-root", "pidfile", "config-file", "host", "group", "log-level", "cgroup-parent", "bridge", "bip", "mtu"];
+const VALUES: &[&str] = &[
+    "data-root",
+    "exec-root",
+    "pidfile",
+    "config-file",
+    "host",
+    "group",
+    "log-level",
+    "cgroup-parent",
+    "bridge",
+    "bip",
+    "mtu",
+    "registry-mirror",
+    "insecure-registry",
+];
 const TRUTHS: &[&str] = &["live-restore", "debug", "init", "started-by-client"];
-const LATER: &[&str] = &["tls", "tlsverify", "tlscacert", "tlscert", "tlskey", "registry-mirror", "insecure-registry"];
+const LATER: &[&str] = &["tls", "tlsverify", "tlscacert", "tlscert", "tlskey"];
 
 impl Options {
     /// Reads flags; as `dockerd` the defaults are dockerd's.
@@ -60,6 +77,8 @@ impl Options {
             bip: String::new(),
             mtu: 1500,
             init: false,
+            registry_mirrors: Vec::new(),
+            insecure_registries: Vec::new(),
             started_by_client: false,
         };
         let file = pairs.iter().find(|(key, _)| key == "config-file").map(|(_, value)| value.clone());
@@ -89,7 +108,7 @@ impl Options {
                 Value::String(text) => text.clone(),
                 Value::Array(list) => {
                     for item in list {
-                        self.set(key.trim_end_matches('s'), item.as_str().unwrap_or_default()).with_context(|| format!("in {path}"))?;
+                        self.set(singular(key), item.as_str().unwrap_or_default()).with_context(|| format!("in {path}"))?;
                     }
                     continue;
                 }
@@ -130,12 +149,45 @@ impl Options {
             "bridge" => value.clone_into(&mut self.bridge),
             "bip" => value.clone_into(&mut self.bip),
             "mtu" => self.mtu = value.parse().with_context(|| format!("invalid argument \"{value}\" for \"--mtu\" flag"))?,
+            "registry-mirror" => self.registry_mirrors.push(mirror(value)?),
+            "insecure-registry" => self.insecure_registries.push(insecure(value)?),
             "config-file" => {}
-            other if LATER.contains(&other) => bail!("not supported: --{other} (TCP with TLS and registries come later)"),
+            other if LATER.contains(&other) => bail!("not supported: --{other} (TCP with TLS comes later)"),
             other => bail!("the following directives don't match any configuration option: {other}"),
         }
         Ok(())
     }
+}
+
+/// Lists have plural keys in the file.
+fn singular(key: &str) -> &str {
+    if key == "insecure-registries" { "insecure-registry" } else { key.trim_end_matches('s') }
+}
+
+/// A mirror is a URL without a path; Docker ends it with a slash.
+fn mirror(value: &str) -> anyhow::Result<String> {
+    let rest = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://"));
+    let Some(rest) = rest else {
+        bail!("invalid mirror: \"{value}\" is not a valid registry mirror: unsupported scheme, use http:// or https://")
+    };
+    let host = rest.trim_end_matches('/');
+    if host.is_empty() || host.contains(['/', '?', '#', '@']) {
+        bail!("invalid mirror: \"{value}\" is not a valid registry mirror: path, query, or fragment at end of the URI");
+    }
+    Ok(format!("{}/", value.trim_end_matches('/')))
+}
+
+/// A registry without TLS is a name with an optional port, or a network.
+fn insecure(value: &str) -> anyhow::Result<String> {
+    let name = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://")).unwrap_or(value).trim_end_matches('/');
+    let network = name.parse::<ipnet::IpNet>().is_ok();
+    let plain = !name.is_empty()
+        && !name.starts_with('-')
+        && name.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | ':' | '[' | ']' | '_'));
+    if !network && !plain {
+        bail!("insecure registry {value} is not valid: invalid host \"{name}\"");
+    }
+    Ok(name.to_owned())
 }
 
 /// Flag names and values, short forms spelled out.
@@ -192,10 +244,20 @@ mod tests {
     }
 
     #[test]
+    fn registries_are_kept() {
+        let options =
+            parse(&["--registry-mirror", "http://mirror:5000", "--insecure-registry=10.0.0.0/8", "--insecure-registry", "shop:5000"])
+                .unwrap();
+        assert_eq!(options.registry_mirrors, ["http://mirror:5000/"]);
+        assert_eq!(options.insecure_registries, ["10.0.0.0/8", "shop:5000"]);
+    }
+
+    #[test]
     fn bad_flags_are_named() {
         assert!(parse(&["--nosuch"]).unwrap_err().starts_with("unknown flag: --nosuch"));
         assert_eq!(parse(&["--data-root"]).unwrap_err(), "flag needs an argument: --data-root");
         assert!(parse(&["--log-level", "loud"]).unwrap_err().contains("invalid logging level: loud"));
+        assert!(parse(&["--registry-mirror", "nosuch"]).is_err() && parse(&["--insecure-registry", "a/b"]).is_err());
         assert!(parse(&["--tls"]).is_err() && parse(&["--live-restore=maybe"]).is_err());
     }
 }

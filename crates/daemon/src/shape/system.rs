@@ -48,7 +48,6 @@ pub(crate) fn version(facts: &Facts, own: &str) -> Json {
 pub(crate) fn info(facts: &Facts) -> Json {
     let [all, running, paused, stopped] = facts.containers;
     let empty = || Json::Array(Vec::new());
-    let index = object! { "Name": "docker.io", "Mirrors": empty(), "Secure": true, "Official": true };
     let mut security = vec!["name=seccomp,profile=builtin".to_owned()];
     if facts.apparmor {
         security.insert(0, "name=apparmor".into());
@@ -89,7 +88,7 @@ pub(crate) fn info(facts: &Facts) -> Json {
         "OSType": "linux",
         "Architecture": facts.architecture.clone(),
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": object! { "IndexConfigs": object! { "docker.io": index }, "InsecureRegistryCIDRs": Json::list(["127.0.0.0/8", "::1/128"]), "Mirrors": Json::NULL },
+        "RegistryConfig": registries(facts),
     }
     .pairs();
     let rest = object! {
@@ -235,6 +234,24 @@ pub(crate) fn stats(id: &str, name: &str, now: Option<&Counters>, before: Option
         pairs.push(("networks".into(), Json::Object(networks)));
     }
     Json::Object(pairs)
+}
+
+/// Which registries are known, and how they are reached.
+fn registries(facts: &Facts) -> Json {
+    let mirrors = || Json::list(facts.registry_mirrors.iter().map(String::as_str));
+    let hub = object! { "Name": "docker.io", "Mirrors": mirrors(), "Secure": true, "Official": true };
+    let mut indexes = vec![("docker.io".to_owned(), hub)];
+    let (networks, names): (Vec<&String>, Vec<&String>) = facts.insecure_registries.iter().partition(|name| name.contains('/'));
+    for name in names {
+        let index = object! { "Name": name.as_str(), "Mirrors": Json::Array(Vec::new()), "Secure": false, "Official": false };
+        indexes.push((name.clone(), index));
+    }
+    let networks = networks.into_iter().map(String::as_str).chain(["127.0.0.0/8", "::1/128"]);
+    object! {
+        "IndexConfigs": Json::Object(indexes),
+        "InsecureRegistryCIDRs": Json::list(networks),
+        "Mirrors": if facts.registry_mirrors.is_empty() { Json::NULL } else { mirrors() },
+    }
 }
 
 #[cfg(test)]

@@ -49,8 +49,14 @@ impl World {
         let store = Arc::new(Store::open(&folder.path().join("data")).unwrap());
         let images = Arc::new(Images::open(Arc::clone(&store), events.clone()));
         let cgroup = format!("sampan-api-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let config =
-            EngineConfig { exec_root: folder.path().join("exec"), cgroup_parent: format!("/{cgroup}"), live_restore: true, init: false };
+        let config = EngineConfig {
+            exec_root: folder.path().join("exec"),
+            cgroup_parent: format!("/{cgroup}"),
+            live_restore: true,
+            init: false,
+            registry_mirrors: Vec::new(),
+            insecure_registries: Vec::new(),
+        };
         let engine = Engine::open(config, store, images, None, events).unwrap();
         let socket = folder.path().join("api.sock");
         let listener = UnixListener::bind(&socket).unwrap();

@@ -4,6 +4,7 @@
 //! see the same machine; medians are shown. Here are the rows and their table; each theme has a file.
 
 mod api;
+mod cli;
 mod latency;
 mod logs;
 mod memory;
@@ -53,6 +54,7 @@ type Work = fn(&mut Engines) -> anyhow::Result<Vec<Row>>;
 const ALL: &[(&str, Work)] = &[
     ("lifecycle", latency::lifecycle),
     ("exec", latency::exec),
+    ("cli", cli::cli),
     ("log", logs::log),
     ("log_lines", logs::log_lines),
     ("shim_pss", memory::shims),
