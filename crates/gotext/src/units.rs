@@ -73,7 +73,6 @@ fn whole(size: f64) -> i64 {
 #[must_use]
 pub fn span(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
-    let hours_down = seconds / 3600;
     match seconds {
         ..1 => "Less than a second".into(),
         1 => "1 second".into(),
@@ -82,10 +81,10 @@ pub fn span(seconds: i64) -> String {
         _ if minutes < 60 => format!("{minutes} minutes"),
         _ if hours == 1 => "About an hour".into(),
         _ if hours < 48 => format!("{hours} hours"),
-        _ if hours_down < 24 * 7 * 2 => format!("{} days", hours_down / 24),
-        _ if hours_down < 24 * 30 * 2 => format!("{} weeks", hours_down / 24 / 7),
-        _ if hours_down < 24 * 365 * 2 => format!("{} months", hours_down / 24 / 30),
-        _ => format!("{} years", hours_down / 24 / 365),
+        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
     }
 }
 
@@ -125,6 +124,7 @@ mod tests {
             (59, "59 seconds"),
             (60, "About a minute"),
             (120, "2 minutes"),
+            (3599, "59 minutes"),
             (3600, "About an hour"),
             (7200, "2 hours"),
             (47 * 3600, "47 hours"),

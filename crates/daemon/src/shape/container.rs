@@ -1,9 +1,10 @@
 //! Containers as inspect and list show them.
 
 use sampan_engine::model::{ContainerView, EndpointView, MountPoint, Status};
+use sampan_gotext::units::span;
 use sampan_wire::{Json, object};
 
-use super::{human, time};
+use super::time;
 
 /// The document of inspect.
 pub(crate) fn inspect(view: &ContainerView, unified: bool) -> Json {
@@ -205,7 +206,7 @@ fn ports(view: &ContainerView) -> Vec<Json> {
 /// `Up 2 hours`, `Exited (0) 3 minutes ago`, …
 pub(crate) fn status(view: &ContainerView, now: i64) -> String {
     let state = &view.state;
-    let since = |moment: i64| human((now - moment) / 1_000_000_000);
+    let since = |moment: i64| span((now - moment) / 1_000_000_000);
     match state.status {
         Status::Running => format!("Up {}", since(state.started_at)),
         Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
