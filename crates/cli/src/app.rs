@@ -24,6 +24,8 @@ pub struct Environment {
     pub config: Option<PathBuf>,
     /// `HOME`.
     pub home: PathBuf,
+    /// `DOCKER_TLS_VERIFY` or `DOCKER_TLS` is set.
+    pub tls: bool,
     /// `DOCKER_API_VERSION`.
     pub api_version: Option<String>,
     /// `DOCKER_DEFAULT_PLATFORM`.
@@ -128,6 +130,9 @@ impl App {
             return Ok(client);
         }
         let (_, host) = self.context()?;
+        if self.environment.tls && !host.starts_with("unix://") && !host.starts_with("ssh://") {
+            return Err(CliError::unsupported("DOCKER_TLS_VERIFY", "TLS comes later"));
+        }
         // An engine is started only where nobody asked for another one.
         let starter = self.environment.starter.filter(|_| host == format!("unix://{SOCKET}") && self.environment.host.is_none());
         let headers = self.config.value.get("HttpHeaders").and_then(|headers| headers.as_object()).into_iter().flatten();
