@@ -41,7 +41,26 @@ pub(crate) fn start_engine() -> Result<(), CliError> {
     if has_unit() {
         return by_systemd();
     }
-    by_ourselves()
+    await_the_last_one();
+    by_ourselves().or_else(|error| {
+        // Somebody else may have started one in the meantime, not through us.
+        if UnixStream::connect(sampan_cli::SOCKET).is_ok() { Ok(()) } else { Err(error) }
+    })
+}
+
+/// An engine that is being killed or stopped answers no more but still holds its locks: waits for its end, at most ten seconds.
+fn await_the_last_one() {
+    let Ok(text) = std::fs::read_to_string(Path::new(FOLDER).join("sampan.pid")) else { return };
+    let Some(pid) = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw) else { return };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+    // The number may belong to somebody else by now.
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).unwrap_or_default();
+    let ours = std::env::current_exe().ok().and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
+    if ours.is_some_and(|ours| name.trim_end() == ours.chars().take(15).collect::<String>()) {
+        let mut ends = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let patience = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+        let _tried = rustix::event::poll(&mut ends, Some(&patience));
+    }
 }
 
 /// Whether systemd runs here and knows our unit.
