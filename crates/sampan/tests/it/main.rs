@@ -4,4 +4,5 @@
 mod crash;
 mod kernel;
 mod recorded;
+mod storm;
 mod tour;
