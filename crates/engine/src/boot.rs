@@ -20,14 +20,25 @@ impl Engine {
         let (mut living, mut ended) = (Vec::new(), Vec::new());
         for (spec, state) in self.rows().containers()? {
             let folder = self.container_folder(&spec.id);
-            let was_running = state.status.is_running() || state.status == Status::Restarting;
+            let paused = state.status == Status::Paused;
+            let recorded = state.status.is_running();
+            let was_running = recorded || state.status == Status::Restarting;
+            let before = Ended { code: state.exit_code, oom_killed: false, at: 0, error: String::new() };
             let maybe_started = was_running || self.may_have_started(&spec.id);
             let container = Container::new(spec, state);
             self.table().insert(&container);
             if maybe_started {
                 let spec = container.facts().spec.clone();
                 let options = self.options(&spec).unwrap_or_default();
-                match self.sandboxes().adopt(&spec.id, &folder, options) {
+                match self.sandboxes().adopt(&spec.id, &folder, options, paused) {
+                    Adopted::Running { .. } if !recorded => {
+                        // Nobody was told of this start, and its place in the network was not written down.
+                        self.sandboxes().abandon(&spec.id, &folder);
+                        if was_running {
+                            ended.push((Arc::clone(&container), before));
+                        }
+                    }
+                    Adopted::Exited(_) | Adopted::Lost if !was_running => {}
                     Adopted::Running { pid } => living.extend(self.take_over(&container, pid)),
                     Adopted::Exited(record) => {
                         ended.push((
@@ -45,12 +56,12 @@ impl Engine {
         }
         self.sandboxes().adopt_network(living).map_err(|error| EngineError::room(&error))?;
         for (container, ended) in ended {
-            if container.facts().state.status.is_running() || container.facts().state.status == Status::Restarting || ended.code != 255 {
-                self.on_exit(&container, &ended);
-            } else {
-                self.sandboxes().cleanup(&container.id());
-            }
+            self.on_exit(&container, &ended);
         }
+        let all = self.table().all();
+        let (living, left): (Vec<_>, Vec<_>) = all.iter().partition(|container| container.facts().state.status.is_running());
+        let left: Vec<String> = left.iter().map(|container| container.id()).collect();
+        self.sandboxes().sweep(&left, &living.iter().map(|container| container.id()).collect());
         self.listen(ends);
         for (container, was_running) in to_start {
             self.start_at_boot(&container, was_running);
@@ -76,12 +87,18 @@ impl Engine {
     }
 
     fn start_at_boot(self: &Arc<Self>, container: &Arc<Container>, was_running: bool) {
-        let wanted = {
+        let (wanted, unwanted) = {
             let facts = container.facts();
-            !facts.state.status.is_running()
-                && facts.state.status != Status::Restarting
-                && restart::at_boot(facts.spec.host.restart_policy, &facts.state, was_running)
+            let idle = !facts.state.status.is_running() && facts.state.status != Status::Restarting;
+            (idle && restart::at_boot(facts.spec.host.restart_policy, &facts.state, was_running), idle && facts.spec.host.auto_remove)
         };
+        if unwanted {
+            // Whoever was to start it is gone with the earlier daemon; one that has ended just now is gone already.
+            if self.table().find(&container.id()).is_ok() {
+                self.auto_remove(container);
+            }
+            return;
+        }
         if !wanted {
             return;
         }

@@ -118,6 +118,10 @@ impl Engine {
         &self.execs
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     pub(crate) fn rows(&self) -> Rows<'_> {
         Rows(&self.store)
     }

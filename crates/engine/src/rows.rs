@@ -72,4 +72,9 @@ impl Rows<'_> {
     pub(crate) fn delete_volume(&self, name: &str) -> Result<(), EngineError> {
         self.0.delete_volume(name).map_err(fail)
     }
+
+    /// After the folder of a removed volume went.
+    pub(crate) fn forget_volume(&self, name: &str) -> Result<(), EngineError> {
+        self.0.forget_volume(name).map_err(fail)
+    }
 }

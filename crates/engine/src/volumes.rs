@@ -121,6 +121,7 @@ impl Engine {
         }
         self.rows().delete_volume(name)?;
         self.discard(&self.volume_folder(name))?;
+        self.rows().forget_volume(name)?;
         drop(guard);
         self.volume_event("destroy", name, &[]);
         Ok(())
@@ -162,7 +163,7 @@ impl Engine {
     }
 
     pub(crate) fn volume_folder(&self, name: &str) -> PathBuf {
-        self.data_root().join("volumes").join(name)
+        self.store().volume_folder(name)
     }
 
     pub(crate) fn volume_event(&self, action: &str, name: &str, more: &[(&str, &str)]) {

@@ -302,6 +302,13 @@ pub fn remove_empty(host: &Host, path: &str) {
     host.controllers.iter().for_each(|(controller, _)| own(controller));
 }
 
+/// Whether a cgroup is there, in any hierarchy.
+#[must_use]
+pub fn exists(host: &Host, path: &str) -> bool {
+    let is_there = |controller: &str| host.cgroup_directory(controller, path).is_dir();
+    if host.unified { is_there("") } else { host.controllers.iter().any(|(controller, _)| is_there(controller)) }
+}
+
 /// Removes a container's cgroups; one that still holds dying processes is tried again for a moment.
 pub fn remove(host: &Host, path: &str) {
     let directories: Vec<_> = if host.unified {

@@ -16,7 +16,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use sampan_shim::flat;
 use sampan_shim::plan::{Plan, ProcessPlan};
 use sampan_shim::protocol::{Numbered, Reply, Request, Stage, Streams};
-use sampan_sys::{memfd, process, sock};
+use sampan_sys::{file, memfd, process, sock};
 
 /// The static shim, as built with this crate.
 const PROGRAM: &[u8] = include_bytes!(env!("SAMPAN_SHIM"));
@@ -157,9 +157,12 @@ impl Shims {
         let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty());
         let null = null.map_err(|error| spawn_error(error.into()))?;
         let name = CString::new(format!("sampan-shim {}", &plan.id[..plan.id.len().min(12)])).unwrap_or_default();
-        let descriptors = [null.as_fd(), null.as_fd(), null.as_fd(), theirs.as_fd()];
+        // Held by the shim alone once we have let go of it: as long as it lives, also before it listens.
+        let lock = file::try_lock(&self.lock_path(&plan.id)).map_err(spawn_error)?;
+        let lock = lock.ok_or_else(|| ShimError::Spawn("an earlier shim of this container still lives".to_owned()))?;
+        let descriptors = [null.as_fd(), null.as_fd(), null.as_fd(), theirs.as_fd(), lock.as_fd()];
         let (_, child) = process::spawn(self.program.as_fd(), &[name], &descriptors).map_err(spawn_error)?;
-        drop(theirs);
+        drop((theirs, lock));
         self.add(&plan.id, ours, Some(child), None).map_err(spawn_error)?;
         let memfd = memfd::sealed(c"plan", &flat::encode(plan), false).map_err(spawn_error)?;
         let (sockets, clients): (Vec<OwnedFd>, Vec<Streams>) = attachments.into_iter().unzip();
@@ -214,15 +217,26 @@ impl Shims {
         self.ask(id, &Request::Signal { exec: exec.to_owned(), number }, &[]).map(drop)
     }
 
+    fn lock_path(&self, id: &str) -> PathBuf {
+        self.folder(id).join("lock")
+    }
+
+    /// Whether a shim of a container lives, listening or not.
+    #[must_use]
+    pub fn is_alive(&self, id: &str) -> bool {
+        let path = self.lock_path(id);
+        path.exists() && matches!(file::try_lock(&path), Ok(None))
+    }
+
     /// Connects to the shim of a container that an earlier daemon started. Gives process 1 (0: ended) and the further processes.
     ///
     /// # Errors
     /// [`ShimError::Gone`] when there is none.
-    pub fn connect(&self, id: &str) -> Result<(u32, Vec<(String, u32)>), ShimError> {
+    pub fn connect(&self, id: &str, patience: Duration) -> Result<(u32, Vec<(String, u32)>), ShimError> {
         let gone = |_| ShimError::Gone(id.to_owned());
         let socket = sock::connect(&self.folder(id).join("shim.sock")).map_err(gone)?;
         self.add(id, socket, None, Some(Vec::new())).map_err(gone)?;
-        let answer = self.ask(id, &Request::Query {}, &[]);
+        let answer = self.ask_within(id, &Request::Query {}, &[], patience);
         let held = self.lock().connections.get_mut(id).and_then(|connection| connection.held.take());
         match answer {
             Ok(Reply::State { pid, execs }) => {
@@ -275,6 +289,10 @@ impl Shims {
     }
 
     fn ask(&self, id: &str, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, ShimError> {
+        self.ask_within(id, request, fds, ANSWER)
+    }
+
+    fn ask_within(&self, id: &str, request: &Request, fds: &[BorrowedFd<'_>], patience: Duration) -> Result<Reply, ShimError> {
         let gone = || ShimError::Gone(id.to_owned());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = channel();
@@ -286,7 +304,7 @@ impl Shims {
         };
         let message = flat::encode(&Numbered { number, body: flat::encode(request) });
         sock::send(socket.as_fd(), &message, fds).map_err(|_| gone())?;
-        match receiver.recv_timeout(ANSWER) {
+        match receiver.recv_timeout(patience) {
             Ok(Reply::Failed { stage, errno, detail }) => Err(ShimError::Failed { stage, errno, detail }),
             Ok(reply) => Ok(reply),
             Err(_) => Err(gone()),

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use sampan_base::{ErrorKind, Failure as _};
@@ -27,6 +28,9 @@ use sampan_sys::{dir, ns};
 use crate::counters::Counters;
 use crate::error::StartError;
 use crate::start::{Network, Running, StartRequest};
+
+/// How long a daemon that starts waits for a shim.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where a daemon keeps its sandboxes.
 #[derive(Debug, Clone)]
@@ -340,7 +344,7 @@ impl Sandboxes {
             if text.lines().any(|line| matches!(line, "frozen 1" | "FROZEN")) {
                 return Ok(());
             }
-            let _timed_out = pause.wait_timeout(std::time::Duration::from_millis(1));
+            let _timed_out = pause.wait_timeout(Duration::from_millis(1));
             if !self.host.unified {
                 self.freeze(id, true)?;
             }
@@ -386,12 +390,14 @@ impl Sandboxes {
         cgroups::processes(&self.host.cgroup_directory(controller, &self.cgroup(id)))
     }
 
-    /// Takes over a container that an earlier daemon started. `options` are what it was started with.
+    /// Takes over a container that an earlier daemon started. `options` are what it was started with. What is frozen and was not
+    /// `paused` by anyone is thawed: that daemon was killed while it committed the container.
     #[must_use]
-    pub fn adopt(&self, id: &str, folder: &Path, mut options: Options) -> Adopted {
-        if let Ok((pid, _)) = self.shims.connect(id)
-            && pid != 0
-        {
+    pub fn adopt(&self, id: &str, folder: &Path, mut options: Options, paused: bool) -> Adopted {
+        if !paused {
+            drop(self.freeze(id, false));
+        }
+        if let Some(pid) = self.find_shim(id, paused) {
             if apparmor::profile_of(pid).is_none() {
                 options.apparmor.clear();
             }
@@ -404,6 +410,64 @@ impl Sandboxes {
                 self.kill_all(id);
                 Adopted::Lost
             }
+        }
+    }
+
+    /// Process 1 of a container whose shim lives. One that an earlier daemon had just begun may not listen yet: it is waited for.
+    fn find_shim(&self, id: &str, paused: bool) -> Option<u32> {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            match self.shims.connect(id, if paused { PATIENCE / 10 } else { PATIENCE }) {
+                Ok((pid, _)) => return Some(pid).filter(|pid| *pid != 0),
+                Err(_) if self.await_shim(id, 1) => return None,
+                // It may wait for a further process that was frozen before it had become its program.
+                Err(_) if paused => {
+                    drop(self.freeze(id, false));
+                    let found = self.find_shim(id, false);
+                    drop(self.freeze(id, true));
+                    return found;
+                }
+                Err(_) => {}
+            }
+        }
+        tracing::error!(container = id, "a shim does not answer");
+        None
+    }
+
+    /// Waits for the end of a shim, as often as said for a few milliseconds; says whether it is gone.
+    fn await_shim(&self, id: &str, tries: u32) -> bool {
+        let pause = sampan_base::Cancel::new();
+        for _ in 0..tries {
+            if !self.shims.is_alive(id) {
+                return true;
+            }
+            let _timed_out = pause.wait_timeout(Duration::from_millis(5));
+        }
+        false
+    }
+
+    /// Undoes a start that was never acknowledged: kills what runs, and leaves the container as it was before.
+    pub fn abandon(&self, id: &str, folder: &Path) {
+        self.running().remove(id);
+        self.shims.forget(id);
+        self.kill_all(id);
+        if !self.await_shim(id, 2000) {
+            tracing::warn!(container = id, "a shim does not end");
+        }
+        self.cleanup(id);
+        drop(std::fs::remove_file(folder.join("exit")));
+    }
+
+    /// Clears what a daemon that was killed left of containers that do not run: `known` ones, and what lies in the exec root.
+    pub fn sweep(&self, known: &[String], living: &std::collections::HashSet<String>) {
+        let folders = std::fs::read_dir(self.config.exec_root.join("containers")).into_iter().flatten().flatten();
+        let folders: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let has_cgroup = |id: &&String| cgroups::exists(&self.host, &self.cgroup(id));
+        let left: std::collections::HashSet<&String> = folders.iter().chain(known.iter().filter(has_cgroup)).collect();
+        for id in left.into_iter().filter(|id| !living.contains(*id)) {
+            self.kill_all(id);
+            self.await_shim(id, 2000);
+            self.cleanup(id);
         }
     }
 

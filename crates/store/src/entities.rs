@@ -136,14 +136,38 @@ impl Store {
         })
     }
 
-    /// Removes a volume's row.
+    /// Removes a volume's row, and remembers that its folder is to go: [`Store::forget_volume`] tells that it went.
     ///
     /// # Errors
     /// A failing database.
     pub fn delete_volume(&self, name: &str) -> Result<(), DbError> {
-        self.db.write("delete volume", |transaction| transaction.execute("DELETE FROM volumes WHERE name = ?", [name]).map(drop))
+        self.db.write("delete volume", |transaction| {
+            transaction.execute("INSERT OR REPLACE INTO facts VALUES (?, '')", [format!("{LEAVING}{name}")])?;
+            transaction.execute("DELETE FROM volumes WHERE name = ?", [name]).map(drop)
+        })
+    }
+
+    /// The folder of a removed volume is gone.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn forget_volume(&self, name: &str) -> Result<(), DbError> {
+        self.db.write("forget volume", |transaction| {
+            transaction.execute("DELETE FROM facts WHERE key = ?", [format!("{LEAVING}{name}")]).map(drop)
+        })
+    }
+
+    /// Removed volumes whose folders may still be there.
+    pub(crate) fn leaving_volumes(&self) -> Result<Vec<String>, DbError> {
+        self.db.read("list leaving volumes", |connection| {
+            let mut statement = connection.prepare_cached("SELECT substr(key, 1 + length(?1)) FROM facts WHERE key LIKE ?1 || '%'")?;
+            statement.query_map([LEAVING], |row| row.get(0))?.collect()
+        })
     }
 }
+
+/// Begins the key of a fact: the volume named behind it is being removed.
+const LEAVING: &str = "leaving volume ";
 
 #[cfg(test)]
 mod tests {

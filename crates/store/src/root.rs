@@ -153,13 +153,41 @@ impl Store {
         self.db.write("write fact", |transaction| transaction.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", [key, value]).map(drop))
     }
 
+    /// The folder of a volume.
+    #[must_use]
+    pub fn volume_folder(&self, name: &str) -> PathBuf {
+        self.root.join("volumes").join(name)
+    }
+
+    /// Volumes: removals go on, and what has no row and holds nothing was never made. What holds something and has no row is
+    /// left alone: it may be all that is left of a lost database.
+    fn finish_removals(&self) -> io::Result<()> {
+        for name in self.leaving_volumes().map_err(io::Error::other)? {
+            self.discard(&self.volume_folder(&name))?;
+            self.forget_volume(&name).map_err(io::Error::other)?;
+        }
+        for entry in std::fs::read_dir(self.root.join("volumes"))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if self.volume(&name).map_err(io::Error::other)?.is_some() {
+                continue;
+            }
+            // Both fail where something is inside.
+            drop(std::fs::remove_dir(entry.path().join("_data")));
+            if std::fs::remove_dir(entry.path()).is_err() {
+                tracing::warn!(folder = %entry.path().display(), "a folder of a volume that is not known stays");
+            }
+        }
+        Ok(())
+    }
+
     /// After a start: unfinished work goes, layers that an unclean boot may have damaged go, folders without a row go.
     fn sweep(&self) -> Result<(), OpenError> {
         let fail = |source| OpenError::Io { path: self.root.display().to_string(), source };
         for entry in std::fs::read_dir(self.root.join("ingest")).map_err(fail)?.flatten() {
             self.discard(&entry.path()).map_err(fail)?;
         }
-        // A load that was cut off between its layers and its image.
+        self.finish_removals().map_err(fail)?;
+        // Published, and then the image they were for was not.
         self.collect_layers()?;
         let known: std::collections::HashSet<PathBuf> = self.layers()?.into_iter().map(|layer| self.layer_folder(&layer)).collect();
         for entry in std::fs::read_dir(self.root.join("layers")).map_err(fail)?.flatten() {

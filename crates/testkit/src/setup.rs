@@ -40,6 +40,18 @@ pub fn testdata() -> Option<PathBuf> {
     path.is_dir().then_some(path)
 }
 
+/// How often the crash storm kills, and its seed: `SAMPAN_STORM`, `SAMPAN_STORM_SEED`; else a few times, with a new seed each time.
+///
+/// # Panics
+/// When they are no numbers.
+#[must_use]
+pub fn storm() -> (u32, u64) {
+    let number = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().parse::<u64>().expect("a number"));
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |span| u64::from(span.subsec_nanos()));
+    let kills = number("SAMPAN_STORM").unwrap_or(4);
+    (u32::try_from(kills).expect("a small number"), number("SAMPAN_STORM_SEED").unwrap_or_else(now))
+}
+
 /// The unmodified docker CLI: `SAMPAN_DOCKER_CLI`, else the peers' one, else `docker` on the PATH.
 #[must_use]
 pub fn docker_cli() -> Option<PathBuf> {

@@ -195,6 +195,38 @@ impl World {
         }
     }
 
+    /// Takes note that something else ended the daemon: waits for its end.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn daemon_ended(&mut self) {
+        if let Some(mut child) = self.daemon.take() {
+            child.wait().expect("our own child");
+        }
+    }
+
+    /// The world's name: of its cgroups below every hierarchy.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The world's shims: the host's process id, and the twelve digits of their containers.
+    #[must_use]
+    pub fn shims(&self) -> Vec<(u32, String)> {
+        let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let own = namespace(self.init);
+        let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter_map(|pid| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            let id = line.trim_end_matches('\0').strip_prefix("sampan-shim ")?.to_owned();
+            // A shim that was killed and not yet reaped has no command line any more.
+            (namespace(pid) == own).then_some((pid, id))
+        })
+        .collect()
+    }
+
     /// A command in the world's namespaces; `sampan` and linked programs are on its PATH.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
@@ -253,6 +285,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        // On cgroup v1 what is frozen cannot be killed.
+        thaw(&Path::new("/sys/fs/cgroup/freezer").join(&self.name));
         let kill = |pid: u32| {
             let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
             pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL))
@@ -266,6 +300,13 @@ impl Drop for World {
         if !std::thread::panicking() {
             drop(std::fs::remove_dir_all(&self.folder));
         }
+    }
+}
+
+fn thaw(folder: &Path) {
+    drop(std::fs::write(folder.join("freezer.state"), "THAWED"));
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        thaw(&entry.path());
     }
 }
 

@@ -39,6 +39,26 @@ fn a_killed_shim_takes_its_container_along() {
 }
 
 #[test]
+fn what_a_killed_daemon_left_frozen_is_thawed_but_not_what_was_paused() {
+    let mut world = World::with_docker();
+    drop(world.ok("docker load -q -i box.tar && docker run -d --name one box sleep 1000 && docker run -d --name two box sleep 1000"));
+    drop(world.ok("docker pause two"));
+    let id = world.ok("docker ps -q --no-trunc -f name=one");
+    world.kill_daemon();
+    // As a commit does, of which the daemon was killed.
+    let group = |root: &str| format!("{root}/{}/{id}", world.name());
+    drop(world.ok(&format!(
+        "echo FROZEN > {}/freezer.state 2>/dev/null || echo 1 > {}/cgroup.freeze",
+        group("/sys/fs/cgroup/freezer"),
+        group("/sys/fs/cgroup")
+    )));
+    world.start_daemon();
+    assert_eq!(world.ok("timeout 20 docker exec one echo runs"), "runs");
+    assert_eq!(world.ok("docker inspect -f '{{.State.Status}}' one two"), "running\npaused");
+    drop(world.ok("docker unpause two && timeout 20 docker exec two true && docker rm -f one two"));
+}
+
+#[test]
 fn a_second_daemon_is_refused_and_the_first_goes_on() {
     let world = World::with_docker();
     let second = world.sh("sampan daemon --exec-root /tmp/second-$$ --bridge none");

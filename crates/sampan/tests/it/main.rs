@@ -7,4 +7,5 @@ mod hostile;
 mod kernel;
 mod ours;
 mod recorded;
+mod storm;
 mod tour;

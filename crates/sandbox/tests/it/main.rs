@@ -291,7 +291,7 @@ fn a_daemon_that_comes_back_finds_what_lives_and_what_ended() {
     drop((first, events));
 
     let (second, events) = place.daemon();
-    let adopt = |id: &str| second.adopt(id, &place.path("data").join(id), place.request(id, &["sleep", "1000"]).options);
+    let adopt = |id: &str| second.adopt(id, &place.path("data").join(id), place.request(id, &["sleep", "1000"]).options, false);
     assert_eq!(adopt("living"), Adopted::Running { pid: living.pid });
     assert!(matches!(adopt("ended"), Adopted::Exited(record) if record.code == 137));
     assert_eq!(adopt("never"), Adopted::Lost);
@@ -327,7 +327,7 @@ fn a_container_does_not_outlive_its_shim_even_frozen() {
         let minute = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
         assert_eq!(rustix::event::poll(&mut ready, Some(&minute)), Ok(1), "process 1 ended");
         sandboxes.cleanup(id);
-        assert_eq!(sandboxes.adopt(id, &place.path("data").join(id), Options::default()), Adopted::Lost);
+        assert_eq!(sandboxes.adopt(id, &place.path("data").join(id), Options::default(), false), Adopted::Lost);
     }
 }
 
