@@ -164,6 +164,21 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
+/// Hex SHA-256 of a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn sha256_of_file(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let (mut file, mut buffer) = (std::fs::File::open(path)?, vec![0; 1 << 20]);
+    loop {
+        match io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(hex::encode(hash.finalize())),
+            count => hash.update(&buffer[..count]),
+        }
+    }
+}
+
 fn archive(items: &[Item<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for item in items {

@@ -4,6 +4,7 @@
 //! see the same machine; medians are shown. Here are the rows and their table; each theme has a file.
 
 mod api;
+mod archives;
 mod latency;
 mod logs;
 mod memory;
@@ -55,6 +56,7 @@ const ALL: &[(&str, Work)] = &[
     ("exec", latency::exec),
     ("log", logs::log),
     ("log_lines", logs::log_lines),
+    ("archives", archives::archives),
     ("shim_pss", memory::shims),
     ("daemon_rss", memory::daemon),
     ("daemon_start", daemon_start),
