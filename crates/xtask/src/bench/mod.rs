@@ -59,6 +59,7 @@ const ALL: &[(&str, Work)] = &[
     ("archives", archives::archives),
     ("shim_pss", memory::shims),
     ("daemon_rss", memory::daemon),
+    ("daemon_rss_used", memory::daemon_used),
     ("daemon_start", daemon_start),
     ("binary_size", binary_size),
 ];
