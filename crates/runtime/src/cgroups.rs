@@ -352,6 +352,7 @@ mod tests {
             cpus: 2,
             apparmor: false,
             memory: 1 << 30,
+            filters: crate::seccomp::Filters::default(),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::seccomp::Filters;
+
 /// Facts of the host, read once at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
@@ -21,6 +23,8 @@ pub struct Host {
     pub apparmor: bool,
     /// Bytes of memory.
     pub memory: u64,
+    /// Default seccomp filters that were compiled for it.
+    pub filters: Filters,
 }
 
 const V1: [&str; 8] = ["devices", "memory", "pids", "cpu", "cpuacct", "cpuset", "freezer", "blkio"];
@@ -53,6 +57,7 @@ impl Host {
             cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
             apparmor: crate::apparmor::is_on(),
             memory: memory * 1024,
+            filters: Filters::default(),
         }
     }
 

@@ -146,15 +146,20 @@ pub fn process(options: &Options, host: &Host) -> Result<ProcessPlan, PlanError>
 }
 
 fn filter(options: &Options, host: &Host) -> Result<Option<Vec<u8>>, PlanError> {
-    let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
-    let facts = Facts { capabilities: caps::names(options.capabilities), architecture: architecture.into(), kernel: host.kernel };
-    let profile = match &options.seccomp {
-        Seccomp::Unconfined => return Ok(None),
-        Seccomp::Default if options.privileged => return Ok(None),
-        Seccomp::Default => seccomp::default_profile(&facts),
-        Seccomp::Json(json) => Profile::parse(json, &facts)?,
+    let facts = || Facts {
+        capabilities: caps::names(options.capabilities),
+        architecture: if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }.into(),
+        kernel: host.kernel,
     };
-    Ok(Some(seccomp::compile(&profile).bytes()))
+    Ok(match &options.seccomp {
+        Seccomp::Unconfined => None,
+        Seccomp::Default if options.privileged => None,
+        Seccomp::Default => {
+            let compile = || seccomp::compile(&seccomp::default_profile(&facts())).bytes();
+            Some(host.filters.get(options.capabilities, compile))
+        }
+        Seccomp::Json(json) => Some(seccomp::compile(&Profile::parse(json, &facts())?).bytes()),
+    })
 }
 
 /// Parameters that live in a namespace of the container, others would change the host.
@@ -322,6 +327,7 @@ mod tests {
             cpus: 2,
             apparmor: false,
             memory: 1 << 30,
+            filters: crate::seccomp::Filters::default(),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod dir;
 pub mod epoll;
 pub mod file;
 pub mod memfd;
+pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod ns;

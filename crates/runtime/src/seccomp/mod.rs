@@ -5,8 +5,10 @@
 
 mod compile;
 mod default;
+mod filters;
 mod profile;
 
 pub use compile::{Compiled, compile};
 pub use default::default_profile;
+pub use filters::Filters;
 pub use profile::{Action, Comparison, Condition, Facts, Operator, Profile, ProfileError, Rule};

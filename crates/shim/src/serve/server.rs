@@ -47,7 +47,7 @@ pub(super) struct Server {
     /// The daemon has taken note of the end, or there was never a container.
     forgotten: bool,
     buffer: Vec<u8>,
-    /// Until when `buffer` and the log's are kept.
+    /// Until when memory that output or a start needed is kept.
     keep_until: Option<Instant>,
 }
 
@@ -168,6 +168,7 @@ impl Server {
             self.keep_until = None;
             self.buffer = Vec::new();
             self.log.iter_mut().for_each(LogWriter::shrink);
+            sampan_sys::memory::release_free();
         }
         let mut index = 0;
         while index < self.children.len() {
@@ -316,6 +317,7 @@ impl Server {
         if self.plan.is_some() {
             return Err(fault(Stage::Plan {}, "started already"));
         }
+        self.keep_until = Some(Instant::now() + KEEP);
         let mut fds = fds.into_iter();
         let plan: Plan = read_plan(fds.next())?;
         let root = fds.next().ok_or_else(|| fault(Stage::Plan {}, "no root"))?;
@@ -341,6 +343,7 @@ impl Server {
     }
 
     fn exec(&mut self, name: String, clients: &[Streams], fds: Vec<OwnedFd>) -> Result<Reply, Fault> {
+        self.keep_until = Some(Instant::now() + KEEP);
         let mut fds = fds.into_iter();
         let process: ProcessPlan = read_plan(fds.next())?;
         if name.is_empty() || self.children.iter().any(|child| child.name == name) {

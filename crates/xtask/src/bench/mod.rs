@@ -4,6 +4,7 @@
 //! see the same machine; medians are shown. Here are the rows and their table; each theme has a file.
 
 mod api;
+mod archives;
 mod cli;
 mod latency;
 mod logs;
@@ -57,8 +58,10 @@ const ALL: &[(&str, Work)] = &[
     ("cli", cli::cli),
     ("log", logs::log),
     ("log_lines", logs::log_lines),
+    ("archives", archives::archives),
     ("shim_pss", memory::shims),
     ("daemon_rss", memory::daemon),
+    ("daemon_rss_used", memory::daemon_used),
     ("daemon_start", daemon_start),
     ("binary_size", binary_size),
 ];

@@ -28,12 +28,26 @@ fn field(text: &str, key: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
 }
 
-/// CPU seconds that processes have used so far, all threads; what has ended counts nothing.
+/// CPU seconds that processes and their children that ended have used so far.
 pub(super) fn cpu_seconds(pids: &[u32]) -> f64 {
-    // The nanoseconds on a processor of each thread: finer than the ticks of `stat`, and what ended threads used is small.
-    let thread = |path: std::path::PathBuf| -> Option<f64> {
-        std::fs::read_to_string(path.join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()
-    };
-    let threads = pids.iter().flat_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten());
-    threads.filter_map(|entry| thread(entry.path())).sum::<f64>() / 1e9
+    pids.iter().map(|pid| own_cpu(*pid) + children_cpu(*pid)).sum()
+}
+
+/// Nanoseconds on a processor where only one thread counts, as they are finer; else ticks, which keep those of ended threads.
+fn own_cpu(pid: u32) -> f64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, std::iter::Iterator::count);
+    let fine = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let nanoseconds = fine.split_whitespace().next().and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
+    if threads == 1 { nanoseconds / 1e9 } else { ticks(pid, 11) }
+}
+
+fn children_cpu(pid: u32) -> f64 {
+    ticks(pid, 13)
+}
+
+/// Two neighbouring fields of `stat`, counted from behind the name, in seconds.
+fn ticks(pid: u32, first: usize) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace().skip(first).take(2);
+    fields.filter_map(|word| word.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
