@@ -73,7 +73,11 @@ impl Engine {
             (facts.spec.clone(), facts.state.status.is_running())
         };
         if running {
-            return self.sandboxes().root(&spec.id).map_err(EngineError::io("open the container's root"));
+            match self.sandboxes().root(&spec.id) {
+                // It ended this moment, and that is not written down yet.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(3) => {}
+                other => return other.map_err(EngineError::io("open the container's root")),
+            }
         }
         let folder = self.container_folder(&spec.id);
         self.sandboxes().mount_root(&self.lowers(&spec)?, Some(&folder)).map_err(EngineError::io("mount the container's root"))
