@@ -15,11 +15,11 @@ pub(super) struct Api {
     socket: PathBuf,
 }
 
-/// The peers' Docker, if its rig is up.
-pub(super) fn docker() -> Option<Api> {
-    let output = Command::new(setup::peers()?.join("peers")).args(["docker", "env"]).output().ok()?;
+/// A peers' engine (`docker` or `podman`), if its rig is up.
+pub(super) fn peer(rig: &str) -> Option<Api> {
+    let output = Command::new(setup::peers()?.join("peers")).args([rig, "env"]).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    let socket = text.split_whitespace().find_map(|word| word.strip_prefix("DOCKER_HOST=unix://"))?;
+    let socket = text.split_whitespace().find_map(|word| Some(word.split_once("_HOST=unix://")?.1))?;
     UnixStream::connect(socket).ok().map(|_| Api::new(PathBuf::from(socket)))
 }
 
@@ -62,7 +62,10 @@ impl Api {
 
     /// A container of the image `box`.
     pub(super) fn create(&self, command: &[&str], binds: &[String]) -> anyhow::Result<String> {
-        let body = serde_json::json!({"Image": "box", "Cmd": command, "HostConfig": {"Binds": binds}});
+        self.create_from(&serde_json::json!({"Image": "box", "Cmd": command, "HostConfig": {"Binds": binds}}))
+    }
+
+    pub(super) fn create_from(&self, body: &Value) -> anyhow::Result<String> {
         let created = self.post("/containers/create", &body.to_string())?;
         Ok(created["Id"].as_str().context("an id")?.to_owned())
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Context as _;
+use serde_json::{Value, json};
 
 use super::api::Api;
 use super::{Engines, Row, median};
@@ -17,8 +18,17 @@ pub(super) fn lifecycle(engines: &mut Engines) -> anyhow::Result<Vec<Row>> {
 
 /// One life of a container: milliseconds.
 pub(super) fn one_life(api: &Api) -> anyhow::Result<f64> {
+    life(api, &json!({"Image": "box", "Cmd": ["true"]}))
+}
+
+/// The same without a network: what bare runtimes do.
+pub(super) fn life_without_network(api: &Api) -> anyhow::Result<f64> {
+    life(api, &json!({"Image": "box", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}))
+}
+
+fn life(api: &Api, request: &Value) -> anyhow::Result<f64> {
     let start = Instant::now();
-    let id = api.create(&["true"], &[])?;
+    let id = api.create_from(request)?;
     api.start(&id)?;
     api.post(&format!("/containers/{id}/wait"), "")?;
     api.remove(&id)?;

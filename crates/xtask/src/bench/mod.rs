@@ -10,6 +10,7 @@ mod latency;
 mod logs;
 mod memory;
 mod processes;
+mod runtimes;
 
 use std::path::Path;
 use std::time::Instant;
@@ -56,6 +57,7 @@ const ALL: &[(&str, Work)] = &[
     ("lifecycle", latency::lifecycle),
     ("exec", latency::exec),
     ("cli", cli::cli),
+    ("runtimes", runtimes::runtimes),
     ("log", logs::log),
     ("log_lines", logs::log_lines),
     ("archives", archives::archives),
@@ -74,7 +76,7 @@ pub(crate) fn bench(names: &[String], json: Option<&Path>) -> anyhow::Result<()>
     }
     let world = World::with_docker();
     let ours = Api::new(world.socket());
-    let mut engines = Engines { ours, peer: api::docker(), world };
+    let mut engines = Engines { ours, peer: api::peer("docker"), world };
     let archive = images::docker_archive(&setup::busybox(), "box:latest")?;
     for api in engines.both() {
         api.call("POST", "/images/load?quiet=1", "application/x-tar", &archive)?;
@@ -96,7 +98,7 @@ impl Engines {
     /// The processes that serve containers and their output.
     fn servers(&self, api: &Api) -> Vec<u32> {
         if std::ptr::eq(api, &raw const self.ours) {
-            let mut pids = processes::named("sampan-shim");
+            let mut pids = processes::named_beside("sampan-shim", self.world.init());
             pids.push(self.world.daemon_pid());
             return pids;
         }

@@ -14,6 +14,13 @@ pub(super) fn named(name: &str) -> Vec<u32> {
     pids.filter(fits).collect()
 }
 
+/// The same, of those alone that live in the pid namespace of another process: other engines may run on the machine.
+pub(super) fn named_beside(name: &str, pid: u32) -> Vec<u32> {
+    let space = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let wanted = space(pid);
+    named(name).into_iter().filter(|pid| wanted.is_some() && space(*pid) == wanted).collect()
+}
+
 /// Proportional set size: KiB.
 pub(super) fn proportional(pid: u32) -> Option<f64> {
     field(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:")
