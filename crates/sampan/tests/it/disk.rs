@@ -140,7 +140,7 @@ fn a_data_root_that_cannot_be_used_gives_one_clear_error() {
 fn a_second_daemon_harms_nothing() {
     let world = World::with_docker();
     drop(world.ok("docker load -q -i box.tar && docker run -d --name web -p 127.0.0.1:18081:8080 box httpd -f -p 8080 -h /etc"));
-    let before = world.ok("find /var/lib/sampan /run/sampan | sort; nft list ruleset 2>/dev/null; ip -o addr");
+    let before = world.ok("find /var/lib/sampan /run/sampan | sort; nft list ruleset 2>/dev/null; ip -4 -o addr; ls /sys/class/net");
     for (line, reason) in [
         ("sampan daemon", "another daemon"),
         (
@@ -156,7 +156,7 @@ fn a_second_daemon_harms_nothing() {
         let output = world.sh(&format!("timeout 20 {line} --cgroup-parent {}", "second"));
         assert!(output.code != 0 && output.code != 124 && output.stderr.contains(reason), "{line}: {output:?}");
         assert_eq!(
-            world.ok("find /var/lib/sampan /run/sampan | sort; nft list ruleset 2>/dev/null; ip -o addr"),
+            world.ok("find /var/lib/sampan /run/sampan | sort; nft list ruleset 2>/dev/null; ip -4 -o addr; ls /sys/class/net"),
             before,
             "{line} changed something"
         );
