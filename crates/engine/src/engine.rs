@@ -164,6 +164,10 @@ impl Engine {
         })
     }
 
+    pub(crate) fn firewall_warnings(&self) -> Vec<String> {
+        self.net.as_ref().map(|net| net.warnings()).unwrap_or_default()
+    }
+
     /// A predefined network's id: the same for ever in this data root.
     pub(crate) fn network_id(&self, name: &str) -> String {
         Digest::sha256_of(format!("{}/{name}", self.id).as_bytes()).hex().to_owned()

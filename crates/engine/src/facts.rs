@@ -49,6 +49,14 @@ pub struct Facts {
 }
 
 impl Engine {
+    /// What the user should know of this machine.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.sandboxes().profile_warning().into_iter().collect();
+        all.extend(self.firewall_warnings());
+        all
+    }
+
     /// Looks around.
     #[must_use]
     pub fn facts(&self) -> Facts {
@@ -88,7 +96,7 @@ impl Engine {
             live_restore: self.config.live_restore,
             apparmor: host.apparmor,
             forwarding: text("/proc/sys/net/ipv4/ip_forward") == "1",
-            warnings: self.sandboxes().profile_warning().into_iter().collect(),
+            warnings: self.warnings(),
             started_at: self.started_at(),
         }
     }

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
 use sampan_base::ErrorKind;
+use sampan_sys::netlink::{Family, Notification, Socket};
 use sampan_sys::ns;
 
 use crate::bridge;
@@ -121,6 +122,8 @@ struct Inner {
     ipam: Ipam,
     allocator: Allocator,
     endpoints: HashMap<String, Live>,
+    /// Everything was removed on purpose.
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -154,7 +157,7 @@ impl Net {
         sysctl(&format!("conf/{}/route_localnet", config.bridge), "1").map_err(kernel("enable route_localnet"))?;
         let mut table = Table::open(&format!("sampan-{}", config.instance)).map_err(kernel("open nf_tables"))?;
         table.load(&config.bridge, subnet, &[]).map_err(kernel("load the firewall table"))?;
-        let inner = Inner { table, ipam, allocator: Allocator::default(), endpoints: HashMap::new() };
+        let inner = Inner { table, ipam, allocator: Allocator::default(), endpoints: HashMap::new(), closed: false };
         Ok(Self { config, subnet, gateway, inner: Mutex::new(inner) })
     }
 
@@ -279,12 +282,60 @@ impl Net {
         inner.table.load(&self.config.bridge, self.subnet, &all).map_err(kernel("load the firewall table"))
     }
 
+    /// Watches the firewall: what another program takes out of our table is put back. Kernels since 6.9 let nobody do so.
+    ///
+    /// # Errors
+    /// [`NetError::Kernel`] when the kernel does not tell.
+    pub fn watch(self: &Arc<Self>) -> Result<(), NetError> {
+        // NFNLGRP_NFTABLES.
+        let news = Socket::subscribe(Family::Netfilter, 1 << 6).map_err(kernel("watch nf_tables"))?;
+        let net = Arc::downgrade(self);
+        let watch = move || {
+            while let (Some(net), Ok(list)) = (net.upgrade(), news.notifications()) {
+                net.heal(list.as_deref());
+            }
+        };
+        std::thread::Builder::new().name("firewall".into()).spawn(watch).map(drop).map_err(kernel("start a thread"))
+    }
+
+    /// Loads the table again if a notification says that it was damaged, or if some were lost (`None`).
+    fn heal(&self, news: Option<&[Notification]>) {
+        let mut inner = self.lock();
+        let damaged = news.is_none_or(|list| list.iter().any(|one| inner.table.is_damaged_by(one)));
+        if !damaged || inner.closed {
+            return;
+        }
+        let all: Vec<_> = inner.endpoints.values().flat_map(|live| elements(&live.endpoint.ports, live.endpoint.ip)).collect();
+        match inner.table.load(&self.config.bridge, self.subnet, &all) {
+            Ok(()) => tracing::warn!("another program changed our firewall table: it was loaded again"),
+            Err(error) => tracing::error!(%error, "another program changed our firewall table, and it cannot be loaded again"),
+        }
+    }
+
+    /// What the user should know: chains of other firewalls that stop containers' packets.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let chains = self.lock().table.dropping_chains().unwrap_or_default();
+        let bridge = &self.config.bridge;
+        let warning = |(table, chain): (String, String)| {
+            format!(
+                "WARNING: The firewall chain \"{table} {chain}\" drops forwarded packets: containers may not reach others, nor be reached \
+                 through published ports, unless it accepts what comes from and goes to {bridge}"
+            )
+        };
+        chains.into_iter().map(warning).collect()
+    }
+
     /// Removes everything of this instance from the kernel: for tests and for a daemon that stops all its containers.
     ///
     /// # Errors
     /// The first thing that could not be removed; the rest is removed all the same.
     pub fn remove_all(&self) -> Result<(), NetError> {
-        let deleted = self.lock().table.delete();
+        let deleted = {
+            let mut inner = self.lock();
+            inner.closed = true;
+            inner.table.delete()
+        };
         let links = bridge::links_with_prefix(&self.link_name("")).unwrap_or_default();
         let unlinked: Vec<io::Result<()>> = links.iter().map(|link| bridge::delete_link(link)).collect();
         let bridge = bridge::delete_link(&self.config.bridge);

@@ -6,16 +6,20 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use sampan_sys::netlink::{Family, Refused, Socket};
+use sampan_sys::netlink::{Family, Notification, Refused, Socket};
 
-use crate::message::{ACK, CREATE, Message, REQUEST};
+use crate::message::{ACK, CREATE, DUMP, Message, REQUEST, attributes};
 use crate::ports::Protocol;
 
 const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
+const GET_CHAIN: u16 = 4;
+const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
+const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
+const DELETE_SET: u16 = 11;
 const NEW_ELEMENT: u16 = 12;
 const DELETE_ELEMENT: u16 = 14;
 const APPEND: u16 = 0x800;
@@ -135,6 +139,25 @@ fn translate(set: &str, with_address: bool) -> Vec<Message> {
     list.push(expression("lookup", Message::default().text(1, set).big(2, 8).big(3, 12)));
     list.push(expression("nat", Message::default().big(1, 1).big(2, u32::from(IPV4)).big(3, 12).big(5, 13)));
     list
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
+}
+
+/// Table and name of a chain at the forward hook of IPv4 whose policy is to drop.
+fn dropping_chain(body: &[u8]) -> Option<(String, String)> {
+    let family = match body.first()? {
+        1 => "inet",
+        2 => "ip",
+        _ => return None,
+    };
+    let list = attributes(body.get(4..)?);
+    let find = |wanted: u16| list.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
+    let number = |value: &[u8]| value.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes));
+    let hook = attributes(find(4)?).into_iter().find(|(kind, _)| *kind == 1).and_then(|(_, value)| number(value))?;
+    let drops = hook == FORWARD && number(find(5)?)? == DROP;
+    drops.then_some((format!("{family} {}", text(find(1)?)), text(find(3)?)))
 }
 
 impl Table {
@@ -259,6 +282,26 @@ impl Table {
                 tracing::debug!(error = %refused.error, "a published port was gone already");
             }
         }
+    }
+
+    /// Whether a notification tells that somebody else took something out of our table.
+    pub(crate) fn is_damaged_by(&self, news: &Notification) -> bool {
+        const DELETIONS: [u16; 5] = [DELETE_TABLE, DELETE_CHAIN, DELETE_RULE, DELETE_SET, DELETE_ELEMENT];
+        if news.kind >> 8 != 10 || !DELETIONS.contains(&(news.kind & 0xff)) || self.socket.port().is_ok_and(|own| own == news.port) {
+            return false;
+        }
+        // In each of them the first attribute is the table's name.
+        let list = attributes(news.body.get(4..).unwrap_or_default());
+        list.into_iter().any(|(kind, value)| kind == 1 && text(value) == self.name)
+    }
+
+    /// Table and name of the chains of others that drop what is forwarded unless they accept it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn dropping_chains(&mut self) -> io::Result<Vec<(String, String)>> {
+        let all = self.socket.dump(Message::new(10 << 8 | GET_CHAIN, DUMP).fixed(&[0, 0, 0, 0]).done())?;
+        Ok(all.iter().filter_map(|(_, body)| dropping_chain(body)).filter(|(table, _)| *table != format!("ip {}", self.name)).collect())
     }
 
     /// Removes the table.

@@ -64,6 +64,9 @@ fn build(options: &Options) -> anyhow::Result<Arc<Engine>> {
     let store = Arc::new(Store::open(&options.data_root)?);
     let instance = instance(&options.data_root);
     let net = if options.bridge == "none" { None } else { Some(Arc::new(open_net(options, &instance)?)) };
+    if let Some(net) = &net {
+        net.watch()?;
+    }
     let events = Arc::new(EventBus::default());
     let images = Arc::new(Images::open(Arc::clone(&store), Arc::clone(&events) as _));
     let config = EngineConfig {
@@ -74,7 +77,11 @@ fn build(options: &Options) -> anyhow::Result<Arc<Engine>> {
         registry_mirrors: options.registry_mirrors.clone(),
         insecure_registries: options.insecure_registries.clone(),
     };
-    Ok(Engine::open(config, store, images, net, events)?)
+    let engine = Engine::open(config, store, images, net, events)?;
+    for warning in engine.warnings() {
+        tracing::warn!("{}", warning.trim_start_matches("WARNING: "));
+    }
+    Ok(engine)
 }
 
 /// What tells daemons of different data roots apart.

@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 /// Which family of messages.
@@ -39,6 +40,17 @@ pub struct Refused {
     pub error: io::Error,
 }
 
+/// Something that happened in a subsystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// Type of the message.
+    pub kind: u16,
+    /// Whose doing it was: see [`Socket::port`].
+    pub port: u32,
+    /// Fixed part and attributes.
+    pub body: Vec<u8>,
+}
+
 impl Socket {
     /// Opens a socket in this thread's network namespace.
     ///
@@ -56,6 +68,49 @@ impl Socket {
             let _ignored = rustix::net::sockopt::set_socket_send_buffer_size(&fd, size);
         }
         Ok(Self { fd, sequence: 0 })
+    }
+
+    /// Joins groups of notifications (a mask), in this thread's network namespace.
+    ///
+    /// # Errors
+    /// What socket(2) or bind(2) says.
+    pub fn subscribe(family: Family, groups: u32) -> io::Result<Self> {
+        let socket = Self::open(family)?;
+        rustix::net::bind(&socket.fd, &SocketAddrNetlink::new(0, groups))?;
+        Ok(socket)
+    }
+
+    /// The number that the kernel puts into notifications of what this socket did; 0 before it sent anything.
+    ///
+    /// # Errors
+    /// What getsockname(2) says.
+    pub fn port(&self) -> io::Result<u32> {
+        let address = rustix::net::getsockname(&self.fd)?;
+        Ok(SocketAddrNetlink::try_from(address).map_err(io::Error::from)?.pid())
+    }
+
+    /// Waits for notifications for at most a second: type, port of whose doing it was, body. `None`: some were lost.
+    ///
+    /// # Errors
+    /// What recv(2) says.
+    pub fn notifications(&self) -> io::Result<Option<Vec<Notification>>> {
+        let mut ready = [rustix::event::PollFd::from_borrowed_fd(self.fd.as_fd(), rustix::event::PollFlags::IN)];
+        let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+        if rustix::event::poll(&mut ready, Some(&second)).unwrap_or(0) == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        let bytes = match self.receive() {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => return Ok(None),
+            other => other?,
+        };
+        let mut rest = &bytes[..];
+        let mut out = Vec::new();
+        for (kind, _, body) in parse(&bytes) {
+            let port = rest.get(12..16).and_then(|bytes| bytes.first_chunk::<4>()).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+            out.push(Notification { kind, port, body: body.to_vec() });
+            rest = rest.get((HEADER + body.len()).next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(Some(out))
     }
 
     fn number(&mut self, messages: &mut [Vec<u8>]) -> u32 {

@@ -1,5 +1,7 @@
 //! The network engine on the real kernel, in network namespaces of its own.
 
+#![allow(clippy::disallowed_methods, reason = "tests start programs")]
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -100,6 +102,51 @@ fn outside_reaches_published_ports_only() {
         assert!(from((neighbour.gateway, 8080).into()).is_some(), "the published port");
         assert_eq!(briefly((endpoint.ip, 80).into()), None, "the container itself cannot be reached from outside");
         drop((net, lan));
+    });
+}
+
+/// Runs nft in this thread's network namespace; says whether it could do it.
+fn nft(words: &[&str]) -> bool {
+    std::process::Command::new("nft").args(words).stderr(std::process::Stdio::null()).status().expect("Debian's nftables").success()
+}
+
+#[test]
+fn what_others_take_out_of_the_firewall_is_put_back() {
+    on_a_host(|| {
+        let net = std::sync::Arc::new(engine());
+        net.watch().unwrap();
+        let ports = vec![request(Protocol::Tcp, Ipv4Addr::UNSPECIFIED, 8080, 80)];
+        let (web, _) = net.connect(&EndpointSpec { container: "aaaa1111".into(), ports, ..EndpointSpec::default() }).unwrap();
+        let _server = serve(&web, 80);
+        // Kernels since 6.9 refuse the second and third, and flush what is not ours.
+        let harms: [&[&str]; 4] = [
+            &["flush", "ruleset"],
+            &["delete", "table", "ip", "sampan-abcd"],
+            &["flush", "table", "ip", "sampan-abcd"],
+            &["flush", "ruleset"],
+        ];
+        for harm in harms {
+            nft(harm);
+            let end = std::time::Instant::now() + Duration::from_secs(30);
+            while ask_briefly((Ipv4Addr::LOCALHOST, 8080)).is_none() {
+                assert!(std::time::Instant::now() < end, "the port is closed after {harm:?}");
+            }
+        }
+        net.remove_all().unwrap();
+        assert!(!nft(&["list", "table", "ip", "sampan-abcd"]), "what we remove ourselves stays away");
+    });
+}
+
+#[test]
+fn firewalls_that_drop_what_is_forwarded_are_named() {
+    on_a_host(|| {
+        let net = engine();
+        assert_eq!(net.warnings(), Vec::<String>::new());
+        assert!(nft(&["add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"]));
+        assert!(nft(&["add table ip mine; add chain ip mine passing { type filter hook forward priority 0; policy accept; }"]));
+        let warnings = net.warnings();
+        assert!(warnings.len() == 1 && warnings[0].starts_with("WARNING: The firewall chain \"ip filter FORWARD\" drops"), "{warnings:?}");
+        net.remove_all().unwrap();
     });
 }
 

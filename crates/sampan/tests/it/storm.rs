@@ -232,7 +232,8 @@ fn audit(world: &World, ledger: &mut Ledger, shown: &BTreeMap<String, Shown>, vi
         let hit = victims.contains(&container.id[..12]);
         let status = container.status.as_str();
         let codes: &[i32] = match life {
-            _ if hit => &[0, 7, 137, 255],
+            // 128: killed while it started.
+            _ if hit => &[0, 7, 128, 137, 255],
             Life::Brief => &[7],
             Life::Stopped => &[137],
             Life::Created => &[0],
