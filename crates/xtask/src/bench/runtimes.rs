@@ -12,39 +12,46 @@ use serde_json::json;
 
 use super::{Engines, Row, latency, median};
 
-const ROUNDS: usize = 25;
+/// All are taken in turn, in blocks of so many rounds, so that all see the same machine.
+const ROUNDS: usize = 6;
+const BLOCKS: usize = 5;
+const RUNTIMES: [&str; 2] = ["crun", "runc"];
 
 /// A row for each runtime.
 pub(super) fn runtimes(engines: &mut Engines) -> anyhow::Result<Vec<Row>> {
     let folder = tempfile::tempdir()?;
     bundle(folder.path())?;
-    let mut mine = Vec::new();
-    for round in 0..=ROUNDS {
-        let value = latency::life_without_network(&engines.ours)?;
-        if round > 0 {
-            mine.push(value);
+    let (mut mine, mut theirs) = (Vec::new(), [Vec::new(), Vec::new()]);
+    for _ in 0..BLOCKS {
+        mine.extend(counted(|| latency::life_without_network(&engines.ours))?);
+        for (runtime, values) in RUNTIMES.into_iter().zip(&mut theirs) {
+            values.extend(peer_runs(runtime, folder.path()));
         }
     }
     let mine = median(mine);
-    let row = |bench, peer| Row { peer, ..Row::new(bench, mine, peer_run(peer, folder.path()), "ms") };
-    Ok(vec![row("life_crun", "crun"), row("life_runc", "runc")])
+    let rows = ["life_crun", "life_runc"].into_iter().zip(RUNTIMES).zip(theirs);
+    let peer_value = |values: Vec<f64>| (!values.is_empty()).then(|| median(values));
+    Ok(rows.map(|((bench, peer), values)| Row { peer, ..Row::new(bench, mine, peer_value(values), "ms") }).collect())
 }
 
-/// The median of some runs: milliseconds; `None` without the rig or the runtime.
-fn peer_run(runtime: &str, bundle: &Path) -> Option<f64> {
+/// A block of figures after one that warms up.
+fn counted(work: impl Fn() -> anyhow::Result<f64>) -> anyhow::Result<Vec<f64>> {
+    work()?;
+    (0..ROUNDS).map(|_| work()).collect()
+}
+
+/// A block of runs after one that warms up: milliseconds; none without the rig or the runtime.
+fn peer_runs(runtime: &str, bundle: &Path) -> Vec<f64> {
     let script = format!(
         "for round in $(seq 0 {ROUNDS}); do a=${{EPOCHREALTIME/./}}; {runtime} run -b {} bench-$round-$$ </dev/null >/dev/null || exit 1; \
          b=${{EPOCHREALTIME/./}}; echo $((b - a)); done",
         bundle.display()
     );
-    let output = Command::new(setup::peers()?.join("peers")).args(["podman", "exec", "-a", "--", "bash", "-c", &script]).output().ok()?;
-    if !output.status.success() {
-        println!("{runtime}: {}", String::from_utf8_lossy(&output.stderr).trim());
-        return None;
-    }
-    let text = String::from_utf8(output.stdout).ok()?;
-    let values: Vec<f64> = text.lines().skip(1).filter_map(|line| line.parse::<f64>().ok()).map(|micros| micros / 1000.0).collect();
-    (!values.is_empty()).then(|| median(values))
+    let Some(peers) = setup::peers() else { return Vec::new() };
+    let output = Command::new(peers.join("peers")).args(["podman", "exec", "-a", "--", "bash", "-c", &script]).output();
+    let Some(output) = output.ok().filter(|output| output.status.success()) else { return Vec::new() };
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().skip(1).filter_map(|line| line.parse::<f64>().ok()).map(|micros| micros / 1000.0).collect()
 }
 
 /// An OCI bundle: busybox's root file system and a configuration such as Docker gives, without a filter.
