@@ -150,7 +150,11 @@ pub(crate) fn sprintf(format: &str, values: &[Value]) -> String {
         out.push_str(&one(verb, &flags, value));
     }
     if next < values.len() {
-        let extra: Vec<String> = values[next..].iter().map(|value| format!("{}={}", value.type_name(), nested(value, false))).collect();
+        let shown = |value: &Value| match value {
+            Value::Nil | Value::Missing => "<nil>".to_owned(),
+            other => format!("{}={}", other.type_name(), nested(other, false)),
+        };
+        let extra: Vec<String> = values[next..].iter().map(shown).collect();
         out.push_str(&format!("%!(EXTRA {})", extra.join(", ")));
     }
     out
@@ -177,11 +181,13 @@ fn number(characters: &mut std::iter::Peekable<std::str::Chars<'_>>, values: &[V
 
 fn one(verb: char, flags: &Flags, value: &Value) -> String {
     match (verb, value) {
-        ('T', _) => padded(value.type_name().to_owned(), flags, false),
-        ('v', Value::Int(number)) => integer(*number, 'd', flags),
-        ('v', Value::Float(number)) if flags.precision.is_some() => float(*number, 'g', flags),
+        ('T', _) => padded(cut(value.type_name(), flags), flags, false),
+        // A plus means names of fields here, and not a sign.
+        ('v', Value::Int(number)) => integer(*number, 'd', &Flags { plus: false, ..flags.clone() }),
+        ('v', Value::Float(number)) => float(*number, 'g', &Flags { plus: false, ..flags.clone() }),
         ('v', Value::Text(text)) if flags.sharp => padded(quote(text), flags, false),
-        ('v', _) => padded(nested(value, flags.plus), flags, false),
+        ('v', Value::Text(text)) => padded(cut(text, flags), flags, false),
+        ('v', Value::Nil | Value::Missing | Value::Bool(_) | Value::Record(_)) => padded(nested(value, flags.plus), flags, false),
         ('t', Value::Bool(truth)) => padded(truth.to_string(), flags, false),
         ('d' | 'b' | 'o' | 'x' | 'X' | 'c' | 'U', Value::Int(number)) => integer(*number, verb, flags),
         ('q', Value::Int(number)) => padded(format!("'{}'", character_of(*number)), flags, false),
@@ -197,7 +203,19 @@ fn one(verb: char, flags: &Flags, value: &Value) -> String {
             format!("map[{}]", pairs.collect::<Vec<_>>().join(" "))
         }
         (_, Value::Nil | Value::Missing) => format!("%!{verb}(<nil>)"),
-        (_, other) => format!("%!{verb}({}={})", other.type_name(), nested(other, false)),
+        // Flags, width and precision hold for the value in the complaint too.
+        (_, other) => format!("%!{verb}({}={})", other.type_name(), one(plain_verb(other), flags, other)),
+    }
+}
+
+/// The verb that `%v` stands for.
+fn plain_verb(value: &Value) -> char {
+    match value {
+        Value::Int(_) => 'd',
+        Value::Float(_) => 'g',
+        Value::Text(_) => 's',
+        Value::Bool(_) => 't',
+        _ => 'v',
     }
 }
 

@@ -127,6 +127,10 @@ impl Run<'_> {
         let pairs: Vec<(Value, Value)> = match &value {
             Value::List(list) => (0..).map(Value::Int).zip(list.iter().cloned()).collect(),
             Value::Map(map) => map.iter().map(|(key, value)| (Value::Text(key.clone()), value.clone())).collect(),
+            Value::Int(count) if pipe.variables.len() > 1 => {
+                let place = pipe.commands.first().map(|command| command.place.clone()).unwrap_or_default();
+                return Err(self.fail(&place, &format!("can't use {count} to iterate over more than one variable")));
+            }
             Value::Int(count) => (0..(*count).clamp(0, 1_000_000)).map(|number| (Value::Int(number), Value::Int(number))).collect(),
             Value::Nil | Value::Missing => Vec::new(),
             other => {
@@ -231,7 +235,11 @@ impl Run<'_> {
         if matches!(name, "and" | "or") {
             let mut last = None;
             for operand in rest {
-                let value = self.operand(operand, dot)?;
+                // `nil` becomes no value at all.
+                let value = match self.operand(operand, dot)? {
+                    Value::Nil => Value::Missing,
+                    other => other,
+                };
                 if value.is_true() == (name == "or") {
                     return Ok(value);
                 }
@@ -291,7 +299,11 @@ impl Run<'_> {
                     Some(value) => value.clone(),
                     None => return Err(self.fail(place, &format!("can't evaluate field {name} in type {}", record.type_name))),
                 },
-                Value::Nil | Value::Missing => return Err(self.fail(place, &format!("nil pointer evaluating interface {{}}.{name}"))),
+                Value::Missing if self.settings.strict => {
+                    return Err(self.fail(place, &format!("nil data; no entry for key {}", crate::quote(name))));
+                }
+                Value::Missing => Value::Missing,
+                Value::Nil => return Err(self.fail(place, &format!("nil pointer evaluating interface {{}}.{name}"))),
                 _ => return Err(self.fail(place, &format!("can't evaluate field {name} in type interface {{}}"))),
             };
         }

@@ -56,6 +56,7 @@ pub(super) fn call(name: &str, values: &[Value]) -> Result<Value, Fault> {
     match name {
         "not" => Ok(Value::Bool(!values[0].is_true())),
         "len" => length(&values[0]),
+        "index" if matches!(values[0], Value::Nil | Value::Missing) => Err(Fault::Call("index of untyped nil".into())),
         "index" => values[1..].iter().try_fold(values[0].clone(), |value, key| index(&value, key)),
         "slice" => slice(&values[0], &values[1..]),
         "call" => Err(Fault::Call("non-function of type ".to_owned() + values[0].type_name())),
@@ -96,16 +97,20 @@ fn docker(name: &str, values: &[Value]) -> Result<Value, Fault> {
             return Ok(Value::List(Arc::new(pieces)));
         }
         "join" => {
-            let Value::List(list) = &values[0] else { return Err(wrong_type(&values[0], "[]string")) };
-            let pieces: Vec<String> = list.iter().map(fmt::plain).collect();
+            let pieces: Vec<String> = match &values[0] {
+                Value::List(list) => list.iter().map(fmt::plain).collect(),
+                // No list is an empty one.
+                Value::Nil | Value::Missing => Vec::new(),
+                other => return Err(wrong_type(other, "[]string")),
+            };
             pieces.join(text(name, values, 1)?)
         }
         "pad" => {
             let whole = text(name, values, 0)?;
+            let (before, after) = (number(&values[1])?, number(&values[2])?);
             if whole.is_empty() {
                 return Ok(Value::Text(String::new()));
             }
-            let (before, after) = (number(&values[1])?, number(&values[2])?);
             format!("{}{whole}{}", " ".repeat(before), " ".repeat(after))
         }
         _ => {
@@ -127,6 +132,7 @@ fn text<'a>(_name: &str, values: &'a [Value], position: usize) -> Result<&'a str
 /// A count between 0 and 100,000.
 fn number(value: &Value) -> Result<usize, Fault> {
     match value {
+        Value::Int(number) if *number < 0 => Err(Fault::Call("negative count".into())),
         Value::Int(number) => Ok(usize::try_from(*number).unwrap_or(0).min(100_000)),
         other => Err(wrong_type(other, "int")),
     }
@@ -210,7 +216,11 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, Fault> {
 fn joined(values: &[Value]) -> String {
     match values {
         [Value::Text(text)] => text.clone(),
-        _ => fmt::sprint(values),
+        _ => {
+            let shown =
+                |value: &Value| if matches!(value, Value::Nil | Value::Missing) { Value::from("<no value>") } else { value.clone() };
+            fmt::sprint(&values.iter().map(shown).collect::<Vec<_>>())
+        }
     }
 }
 

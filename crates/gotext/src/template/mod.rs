@@ -99,6 +99,9 @@ mod tests {
             ("{{printf \"%-5s|%03d\" .Name .Size}}", "web  |003"),
             ("{{if and .Name (gt .Size 2)}}y{{else}}n{{end}}", "y"),
             ("{{define \"x\"}}<{{.}}>{{end}}{{template \"x\" .Name}}", "<web>"),
+            ("{{.Nope.Deeper.X}} {{html .Nope}} {{or nil}}", "<no value> &lt;no value&gt; <no value>"),
+            ("{{printf \"%d %.2v %s\" .Name .Tags}}", "%!d(string=web) [a b] %!s(MISSING)"),
+            ("{{printf \"x\" nil}} {{printf \"%+v\" .Size}}", "x%!(EXTRA <nil>) 3"),
             ("{{json .Map}}{{println \"x\"}}", "{\"k\":\"v\"}x\n"),
         ] {
             assert_eq!(fill(template).as_deref(), Ok(expected), "{template}");
@@ -109,6 +112,8 @@ mod tests {
     fn errors_are_gos() {
         assert_eq!(fill("{{.Name").unwrap_err(), "template: :1: unclosed action");
         assert_eq!(fill("{{nosuch .Name}}").unwrap_err(), "template: :1: function \"nosuch\" not defined");
+        assert!(fill("{{range $i, $e := 3}}x{{end}}").unwrap_err().contains("can't use 3 to iterate over more than one variable"));
+        assert!(fill("{{pad .Name -1 0}}").is_err() && fill("{{index nil}}").is_err());
         assert_eq!(fill("{{if .Name}}x").unwrap_err(), "template: :1: unexpected EOF");
         assert_eq!(
             fill("{{.Deep.In.X}}").unwrap_err(),
