@@ -296,8 +296,11 @@ fn set(matches: &mut Matches, flag: &Flag, value: &str) -> Result<(), FlagError>
     Ok(())
 }
 
-/// `strconv.ParseBool`.
-fn truth(value: &str) -> Result<&'static str, String> {
+/// `strconv.ParseBool`: `true` or `false`.
+///
+/// # Errors
+/// `strconv.ParseBool: parsing "x": invalid syntax`.
+pub fn truth(value: &str) -> Result<&'static str, String> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok("true"),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok("false"),

@@ -31,6 +31,12 @@ fn run(options: &Options) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the daemon needs root: try sudo");
     }
+    if options.started_by_client {
+        // Locks and pipes of the shell that typed the command are not ours to hold.
+        sampan_sys::process::close_inherited_from(3).context("close what was inherited")?;
+    }
+    // Files of containers are readable by their users whatever the shell's mask was.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let level = if options.log_level == "fatal" { "error" } else { &options.log_level };
     tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).with_ansi(false).init();
     // Before anything is touched: the network and the sockets of a daemon that runs are its own.
@@ -43,7 +49,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let Some(_held_while_we_live) = lock else {
         bail!("another daemon uses the runtime directory {}: stop it, or give --exec-root another directory", options.exec_root.display());
     };
-    let apart = if options.started_by_client { Some(start::come_apart()) } else { None };
+    let apart = if options.started_by_client { Some(start::come_apart(&options.cgroup_parent)) } else { None };
     let engine = build(options)?;
     let listeners = options.hosts.iter().map(|host| listen(host, &options.group)).collect::<anyhow::Result<Vec<_>>>()?;
     std::fs::write(&options.pidfile, std::process::id().to_string()).with_context(|| format!("write {}", options.pidfile.display()))?;

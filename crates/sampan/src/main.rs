@@ -11,41 +11,23 @@ mod daemon;
 mod options;
 mod start;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use std::path::PathBuf;
-
-const DAEMON_HELP: &str = "\
-Usage:  PROGRAM daemon [OPTIONS]
-        PROGRAM daemon status
-        PROGRAM daemon stop [--all]
-
-Run the engine in the foreground. Its flags are dockerd's, and so are the keys of its
-configuration file (/etc/sampan/daemon.json; as dockerd /etc/docker/daemon.json).
-
-Options:
-  -b, --bridge string          Bridge of the default network; \"none\" for no such network
-      --bip string             Address of the bridge, as CIDR
-      --cgroup-parent string   Parent of the containers' cgroups
-      --config-file string     Configuration file
-      --data-root string       Folder of all lasting state (default \"/var/lib/sampan\")
-  -D, --debug                  Log more
-      --exec-root string       Folder of the state of this boot (default \"/run/sampan\")
-  -G, --group string           Group of the socket
-  -H, --host list              Where to listen: unix://PATH (default: sampan.sock in the exec root)
-      --init                   Run a small init in every container
-      --insecure-registry list Registry that needs no TLS: a name with its port, or a network
-      --live-restore           Containers outlive the engine (default true; as dockerd false)
-  -l, --log-level string       debug, info, warn, error or fatal (default \"info\")
-      --mtu int                Packet size of the default network (default 1500)
-      --registry-mirror list   Registry that is asked before Docker Hub
-  -p, --pidfile string         File of the process id (default: sampan.pid in the exec root)
-
-daemon status says whether an engine answers; daemon stop ends it, and with --all its containers first.
-";
+/// What `daemon --help` prints.
+fn daemon_help() -> String {
+    let options = sampan_ui::help::options(&[options::FLAGS], 79);
+    format!(
+        "Usage:  sampan daemon [OPTIONS]\n\tsampan daemon status\n\tsampan daemon stop [--all]\n\n\
+         Run the engine in the foreground. Its flags are dockerd's, and so are the keys of its\nconfiguration file.\n\n\
+         Options:\n{options}\n\
+         daemon status says whether an engine answers; daemon stop ends it, and with --all its\ncontainers first.\n"
+    )
+}
 
 fn main() -> ExitCode {
-    let mut words = std::env::args();
+    // What is no UTF-8 cannot travel in JSON: it is replaced, as Go does.
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let program = words.next().unwrap_or_default();
     let words: Vec<String> = words.collect();
     let program = program.rsplit('/').next().unwrap_or_default();
@@ -54,7 +36,7 @@ fn main() -> ExitCode {
         return ExitCode::from(sampan_cli::run(environment(program), &words));
     };
     if daemon_words.iter().any(|word| word == "--help" || word == "-h") {
-        print!("{}", DAEMON_HELP.replace("PROGRAM", "sampan"));
+        print!("{}", daemon_help());
         return ExitCode::SUCCESS;
     }
     if daemon_words.iter().any(|word| word == "--version" || word == "-v") {

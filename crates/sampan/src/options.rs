@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
+use sampan_gotext::flags::{self, Flag, Kind};
 use serde_json::Value;
 
 /// How the daemon runs.
@@ -40,29 +41,41 @@ pub(crate) struct Options {
     pub(crate) started_by_client: bool,
 }
 
-/// Flags that take a value, those that may stand alone, and those that are known but not offered yet.
-const VALUES: &[&str] = &[
-    "data-root",
-    "exec-root",
-    "pidfile",
-    "config-file",
-    "host",
-    "group",
-    "log-level",
-    "cgroup-parent",
-    "bridge",
-    "bip",
-    "mtu",
-    "registry-mirror",
-    "insecure-registry",
+const TLS: &str = "TCP with TLS comes later";
+
+/// The daemon's flags: dockerd's names.
+pub(crate) const FLAGS: &[Flag] = &[
+    Flag::new("bip", Kind::Text, "Address of the bridge, as CIDR"),
+    Flag::new("bridge", Kind::Text, "Bridge of the default network; \"none\" for no such network").short('b'),
+    Flag::new("cgroup-parent", Kind::Text, "Parent of the containers' cgroups"),
+    Flag::new("config-file", Kind::Text, "Configuration file (default: /etc/sampan/daemon.json; as dockerd /etc/docker/daemon.json)"),
+    Flag::new("data-root", Kind::Text, "Folder of all lasting state (default: /var/lib/sampan)"),
+    Flag::new("debug", Kind::Bool, "Log more").short('D'),
+    Flag::new("exec-root", Kind::Text, "Folder of the state of this boot (default: /run/sampan)"),
+    Flag::new("group", Kind::Text, "Group of the socket").short('G'),
+    Flag::new("host", Kind::List, "Where to listen: unix://PATH (default: sampan.sock in the exec root)").short('H'),
+    Flag::new("init", Kind::Bool, "Run a small init in every container"),
+    Flag::new("insecure-registry", Kind::List, "Registry that needs no TLS: a name with its port, or a network"),
+    Flag::new("live-restore", Kind::Bool, "Containers outlive the engine (default: true; as dockerd false)"),
+    Flag::new("log-level", Kind::Text, "How much is logged: debug, info, warn, error or fatal (default: info)").short('l'),
+    Flag::new("mtu", Kind::Int, "Packet size of the default network (default: 1500)"),
+    Flag::new("pidfile", Kind::Text, "File of the process id (default: sampan.pid in the exec root)").short('p'),
+    Flag::new("registry-mirror", Kind::List, "Registry that is asked before Docker Hub"),
+    Flag::new("started-by-client", Kind::Bool, "Leave the session, and say when ready").hidden(),
+    Flag::new("tls", Kind::Bool, "Use TLS").later(TLS),
+    Flag::new("tlscacert", Kind::Text, "Trust only certificates signed by this authority").later(TLS),
+    Flag::new("tlscert", Kind::Text, "Certificate of the engine").later(TLS),
+    Flag::new("tlskey", Kind::Text, "Key of the engine's certificate").later(TLS),
+    Flag::new("tlsverify", Kind::Bool, "Use TLS and check the clients' certificates").later(TLS),
 ];
-const TRUTHS: &[&str] = &["live-restore", "debug", "init", "started-by-client"];
-const LATER: &[&str] = &["tls", "tlsverify", "tlscacert", "tlscert", "tlskey"];
 
 impl Options {
     /// Reads flags; as `dockerd` the defaults are dockerd's.
     pub(crate) fn parse(words: &[String], as_dockerd: bool) -> anyhow::Result<Self> {
-        let pairs = flags(words)?;
+        let given = flags::parse(&[FLAGS], words, true).map_err(|error| anyhow::anyhow!("{error}\nSee 'sampan daemon --help'."))?;
+        if let Some(word) = given.words.first() {
+            bail!("unknown argument: {word}\nSee 'sampan daemon --help'.");
+        }
         let name = if as_dockerd { "docker" } else { "sampan" };
         let mut options = Self {
             data_root: "/var/lib/sampan".into(),
@@ -81,10 +94,12 @@ impl Options {
             insecure_registries: Vec::new(),
             started_by_client: false,
         };
-        let file = pairs.iter().find(|(key, _)| key == "config-file").map(|(_, value)| value.clone());
-        options.read_file(&file.clone().unwrap_or_else(|| format!("/etc/{name}/daemon.json")), file.is_some())?;
-        for (key, value) in &pairs {
-            options.set(key, value)?;
+        let file = if given.given("config-file") { given.text("config-file").to_owned() } else { format!("/etc/{name}/daemon.json") };
+        options.read_file(&file, given.given("config-file"))?;
+        for name in given.names() {
+            for value in given.list(name) {
+                options.set(name, value)?;
+            }
         }
         if options.pidfile.as_os_str().is_empty() {
             options.pidfile = options.exec_root.join("sampan.pid");
@@ -120,10 +135,9 @@ impl Options {
     }
 
     fn set(&mut self, key: &str, value: &str) -> anyhow::Result<()> {
-        let truth = || match value {
-            "true" | "1" | "t" => Ok(true),
-            "false" | "0" | "f" => Ok(false),
-            _ => bail!("invalid argument \"{value}\" for \"--{key}\" flag: strconv.ParseBool: parsing \"{value}\": invalid syntax"),
+        let truth = || match flags::truth(value) {
+            Ok(truth) => Ok(truth == "true"),
+            Err(error) => bail!("invalid argument \"{value}\" for \"--{key}\" flag: {error}"),
         };
         match key {
             "data-root" => self.data_root = value.into(),
@@ -152,7 +166,7 @@ impl Options {
             "registry-mirror" => self.registry_mirrors.push(mirror(value)?),
             "insecure-registry" => self.insecure_registries.push(insecure(value)?),
             "config-file" => {}
-            other if LATER.contains(&other) => bail!("not supported: --{other} (TCP with TLS comes later)"),
+            other if FLAGS.iter().any(|flag| flag.name == other && flag.later.is_some()) => bail!("not supported: --{other} ({TLS})"),
             other => bail!("the following directives don't match any configuration option: {other}"),
         }
         Ok(())
@@ -188,35 +202,6 @@ fn insecure(value: &str) -> anyhow::Result<String> {
         bail!("insecure registry {value} is not valid: invalid host \"{name}\"");
     }
     Ok(name.to_owned())
-}
-
-/// Flag names and values, short forms spelled out.
-fn flags(words: &[String]) -> anyhow::Result<Vec<(String, String)>> {
-    let mut out = Vec::new();
-    let mut rest = words.iter();
-    while let Some(word) = rest.next() {
-        let spelled = match word.as_str() {
-            "-D" => "--debug".to_owned(),
-            "-H" => "--host".to_owned(),
-            "-G" => "--group".to_owned(),
-            "-l" => "--log-level".to_owned(),
-            "-p" => "--pidfile".to_owned(),
-            "-b" => "--bridge".to_owned(),
-            other => other.strip_prefix("-H").map_or_else(|| other.to_owned(), |value| format!("--host={value}")),
-        };
-        let Some(flag) = spelled.strip_prefix("--") else { bail!("unknown argument: {word}\nSee 'sampan --help'.") };
-        let (key, value) = flag.split_once('=').map_or((flag, None), |(key, value)| (key, Some(value.to_owned())));
-        if !VALUES.contains(&key) && !TRUTHS.contains(&key) && !LATER.contains(&key) {
-            bail!("unknown flag: --{key}\nSee 'sampan --help'.");
-        }
-        let value = match value {
-            Some(value) => value,
-            None if TRUTHS.contains(&key) => "true".to_owned(),
-            None => rest.next().with_context(|| format!("flag needs an argument: --{key}"))?.clone(),
-        };
-        out.push((key.to_owned(), value));
-    }
-    Ok(out)
 }
 
 #[cfg(test)]
@@ -255,7 +240,8 @@ mod tests {
     #[test]
     fn bad_flags_are_named() {
         assert!(parse(&["--nosuch"]).unwrap_err().starts_with("unknown flag: --nosuch"));
-        assert_eq!(parse(&["--data-root"]).unwrap_err(), "flag needs an argument: --data-root");
+        assert!(parse(&["--data-root"]).unwrap_err().starts_with("flag needs an argument: --data-root\n"));
+        assert!(parse(&["nosuch"]).unwrap_err().starts_with("unknown argument: nosuch\n"));
         assert!(parse(&["--log-level", "loud"]).unwrap_err().contains("invalid logging level: loud"));
         assert!(parse(&["--registry-mirror", "nosuch"]).is_err() && parse(&["--insecure-registry", "a/b"]).is_err());
         assert!(parse(&["--tls"]).is_err() && parse(&["--live-restore=maybe"]).is_err());

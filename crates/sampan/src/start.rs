@@ -18,8 +18,6 @@ const LOG: &str = "/run/sampan/daemon.log";
 /// A log of earlier starts that is larger than this is begun anew.
 const LARGEST_LOG: u64 = 16 << 20;
 const READY: &[u8] = b"ready\n";
-/// The engine's own cgroup, below the root of each hierarchy.
-const CGROUP: &str = "sampan-engine";
 
 /// Starts an engine and waits until it answers. When two commands come at the same time, one starts it and the other waits.
 pub(crate) fn start_engine() -> Result<(), CliError> {
@@ -121,12 +119,13 @@ fn tail(from: u64) -> String {
 }
 
 /// The engine's half: a session of its own, and a cgroup in each hierarchy. They go when this is dropped.
-pub(crate) fn come_apart() -> Apart {
+pub(crate) fn come_apart(cgroup_parent: &str) -> Apart {
     // Fails only for the leader of a process group, who has a session of its own already.
     let _leads_already = rustix::process::setsid();
     let mut made = Vec::new();
     for root in hierarchies() {
-        let own = root.join(CGROUP);
+        // Beside the containers' cgroups, so that what looks after those finds it.
+        let own = root.join(format!("{}-engine", cgroup_parent.trim_matches('/')));
         let entered = std::fs::create_dir_all(&own).and_then(|()| std::fs::write(own.join("cgroup.procs"), "0"));
         if entered.is_ok() {
             made.push((root, own));

@@ -378,6 +378,17 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Closes every descriptor from `first` on: what whoever started this program left open. Only for its very start, before it has
+/// opened anything itself.
+///
+/// # Errors
+/// What the kernel says.
+pub fn close_inherited_from(first: u32) -> io::Result<()> {
+    // SAFETY: the caller has opened nothing yet, so no owned descriptor is invalidated.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sets one resource limit by its number (`RLIMIT_*`).
 ///
 /// # Errors

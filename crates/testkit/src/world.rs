@@ -121,6 +121,15 @@ impl World {
         world
     }
 
+    /// Configures the engine that a first command starts: its cgroups are the world's own.
+    ///
+    /// # Panics
+    /// When the world's folder cannot be written.
+    pub fn write_configuration(&self) {
+        let text = format!("{{\"cgroup-parent\":\"{}\"}}", self.name);
+        std::fs::write(self.folder.join("etc/daemon.json"), text).expect("a file in the world's folder");
+    }
+
     /// Writes `box.tar` (a docker-archive) and `rootfs.tar` into the folder that commands run in.
     ///
     /// # Panics
@@ -345,7 +354,8 @@ fn remove_cgroups(name: &str) {
     let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
     roots.extend(std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path()));
     for root in roots {
-        for parent in [root.join(name), own_cgroup(&root).join(name)] {
+        // An engine that a command started has a cgroup of its own beside its containers'.
+        for parent in [root.join(name), own_cgroup(&root).join(name), root.join(format!("{name}-engine"))] {
             remove_cgroup_tree(&parent);
         }
     }

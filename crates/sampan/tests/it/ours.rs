@@ -6,6 +6,7 @@ use sampan_testkit::{World, WorldOptions};
 fn quiet() -> World {
     let world = World::start(WorldOptions { no_daemon: true, ..WorldOptions::default() });
     world.write_archives();
+    world.write_configuration();
     world
 }
 
@@ -29,7 +30,7 @@ fn the_engine_comes_up_at_the_first_command_and_stops_when_told() {
     assert!(status.starts_with("running: pid ") && status.ends_with("data root /var/lib/sampan"), "{status}");
     // The engine has left the session and the cgroups of the command that started it.
     let apart = world.ok(
-        "pid=$(cat /run/sampan/sampan.pid); test \"$(cut -d' ' -f6 /proc/$pid/stat)\" = $pid && grep -c sampan-engine /proc/$pid/cgroup",
+        "pid=$(cat /run/sampan/sampan.pid); test \"$(cut -d' ' -f6 /proc/$pid/stat)\" = $pid && grep -c sampan-test-.*-engine /proc/$pid/cgroup",
     );
     assert_ne!(apart, "0");
     drop(world.ok(&plain("sampan run -d --name lives box sleep 1000")));
@@ -50,6 +51,22 @@ fn the_engine_comes_up_at_the_first_command_and_stops_when_told() {
             .starts_with("Cannot connect to the Docker daemon at unix:///run/sampan/other.sock. Is the docker daemon running?\nHint: "),
         "{other:?}"
     );
+}
+
+#[test]
+fn an_engine_keeps_nothing_of_the_shell_that_started_it() {
+    let world = quiet();
+    // A lock that the shell holds, a pipe that it reads, its mask: all are the shell's own again when the command is over.
+    let line = "umask 077; exec 9>lock; flock 9; sampan load -q -i box.tar 2>/dev/null; exec 9>&-; flock -n lock echo free; \
+                exec 8> >(cat >piped; echo ended >ended); sampan ps -q; exec 8>&-; timeout 10 sh -c 'until grep -q ended ended; do :; done'; \
+                sampan run --rm --user user box cat /etc/hostname | wc -l";
+    assert_eq!(world.ok(&plain(line)), "Loaded image: box:latest\nfree\n1");
+    let descriptors = world.ok("ls -l /proc/$(cat /run/sampan/sampan.pid)/fd | grep -cE 'work/(lock|piped)' || true");
+    assert_eq!(descriptors, "0");
+    // Words that are no UTF-8 are words too.
+    let odd = world.sh(&plain("sampan run --rm box echo $'a\\xffb'"));
+    assert_eq!((odd.code, odd.stdout.as_str()), (0, "a\u{fffd}b\n"), "{odd:?}");
+    drop(world.ok(&plain("sampan daemon stop --all")));
 }
 
 #[test]
