@@ -26,6 +26,8 @@ pub struct Environment {
     pub home: PathBuf,
     /// `DOCKER_TLS_VERIFY` or `DOCKER_TLS` is set.
     pub tls: bool,
+    /// `DOCKER_CONTENT_TRUST` is set.
+    pub content_trust: bool,
     /// `DOCKER_API_VERSION`.
     pub api_version: Option<String>,
     /// `DOCKER_DEFAULT_PLATFORM`.
@@ -140,6 +142,17 @@ impl App {
         let headers = headers.filter(|(name, _)| !name.eq_ignore_ascii_case("user-agent")).collect();
         let client = Client::new(Endpoint::parse(&host)?, headers, self.environment.api_version.clone(), starter);
         Ok(self.client.get_or_init(|| client))
+    }
+
+    /// Refuses to use an image unchecked where a check was asked for.
+    ///
+    /// # Errors
+    /// Signatures are not there yet.
+    pub(crate) fn check_trust(&self, matches: &Matches) -> Outcome<()> {
+        let given = matches.given("disable-content-trust");
+        let wanted = if given { !matches.truth("disable-content-trust") } else { self.environment.content_trust };
+        let what = if given { "--disable-content-trust=false" } else { "DOCKER_CONTENT_TRUST" };
+        if wanted { Err(CliError::unsupported(what, "signatures come later")) } else { Ok(()) }
     }
 
     /// Prints to standard output.

@@ -159,11 +159,12 @@ impl Engine {
                 "\"{wish}\" is an invalid OS component of \"{wish}\": OSAndVersion specifier component must match \"^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.-]*)\\\\))?$\": invalid argument"
             ));
         };
-        if platform.architecture == image.config.architecture && platform.os == image.config.os {
+        let have = image.config.platform();
+        if have.fits(&platform) {
             return Ok(());
         }
         Err(EngineError::NotFound(format!(
-            "image with reference {name} was found but does not provide the specified platform ({platform})"
+            "image with reference {name} was found but its platform ({have}) does not match the specified platform ({platform})"
         )))
     }
 }

@@ -2,7 +2,7 @@
 
 use sampan_base::{ErrorKind, Failure};
 use sampan_layers::ExtractError;
-use sampan_oci::ReferenceError;
+use sampan_oci::{Platform, ReferenceError};
 use sampan_store::DbError;
 
 /// An operation on images that failed.
@@ -11,6 +11,16 @@ pub enum ImageError {
     /// No image answers to a name.
     #[error("No such image: {0}")]
     NotFound(String),
+    /// An image is there, but not for the platform that was asked for.
+    #[error("image with reference {name} was found but its platform ({have}) does not match the specified platform ({wanted})")]
+    Platform {
+        /// As it was asked for.
+        name: String,
+        /// The image's.
+        have: Box<Platform>,
+        /// The wish.
+        wanted: Box<Platform>,
+    },
     /// A name that is none.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -46,7 +56,7 @@ pub enum ImageError {
 impl Failure for ImageError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::NotFound(_) | Self::Platform { .. } => ErrorKind::NotFound,
             Self::Reference(_) | Self::Invalid(_) => ErrorKind::Invalid,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::Extract(error) => error.kind(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sampan_oci::{ImageConfig, Reference, ReferenceError};
+use sampan_oci::{ImageConfig, Platform, Reference, ReferenceError};
 
 use crate::{Image, ImageError, Images};
 
@@ -60,6 +60,21 @@ impl Images {
         }
         images.sort_by_key(|image| std::cmp::Reverse(image.created()));
         Ok(images)
+    }
+
+    /// As [`Images::resolve`], for a platform.
+    ///
+    /// # Errors
+    /// [`ImageError::Platform`] besides.
+    pub fn resolve_for(&self, name: &str, platform: Option<&Platform>) -> Result<Image, ImageError> {
+        let image = self.resolve(name)?;
+        let have = image.config.platform();
+        match platform {
+            Some(wanted) if !have.fits(wanted) => {
+                Err(ImageError::Platform { name: name.to_owned(), have: Box::new(have), wanted: Box::new(wanted.clone()) })
+            }
+            _ => Ok(image),
+        }
     }
 
     /// Finds an image by reference, id or a prefix of its id.

@@ -15,7 +15,7 @@ use sampan_archive::tar::{Kind, Reader, TarError};
 use sampan_archive::{Compression, Decompress, Hashing};
 use sampan_base::{Cancel, Progress, ProgressSink};
 use sampan_layers::{ExtractError, Mode, extract};
-use sampan_oci::{ArchiveItem, DiffId, Digest, ImageConfig, ImageId, Index, Manifest, Reference, media};
+use sampan_oci::{ArchiveItem, DiffId, Digest, ImageConfig, ImageId, Index, Manifest, Platform, Reference, media};
 use sampan_store::ImageRow;
 
 use crate::{ImageError, Images, now_nanos};
@@ -53,14 +53,20 @@ struct Wish {
 }
 
 impl Images {
-    /// Loads every image of an archive.
+    /// Loads every image of an archive, or those of one platform.
     ///
     /// # Errors
     /// [`ImageError`]; no image of the archive is named then, and nothing is left.
-    pub fn load(&self, archive: impl Read, progress: &dyn ProgressSink, cancel: &Cancel) -> Result<Vec<Loaded>, ImageError> {
+    pub fn load(
+        &self,
+        archive: impl Read,
+        platform: Option<&Platform>,
+        progress: &dyn ProgressSink,
+        cancel: &Cancel,
+    ) -> Result<Vec<Loaded>, ImageError> {
         self.adding(|| {
             let folder = self.store().staging().map_err(ImageError::io("make a staging folder"))?;
-            let result = self.load_into(&folder, archive, progress, cancel);
+            let result = self.load_into(&folder, archive, platform, progress, cancel);
             if let Err(error) = self.store().discard(&folder) {
                 tracing::warn!(%error, "cannot remove a staging folder");
             }
@@ -72,11 +78,13 @@ impl Images {
         &self,
         folder: &Path,
         archive: impl Read,
+        platform: Option<&Platform>,
         progress: &dyn ProgressSink,
         cancel: &Cancel,
     ) -> Result<Vec<Loaded>, ImageError> {
         let staged = stage(folder, archive, cancel)?;
-        let wishes = staged.wishes()?;
+        let mut wishes = staged.wishes()?;
+        wishes.retain(|wish| platform.is_none_or(|platform| wish.config.platform().fits(platform)));
         let mut loaded = Vec::new();
         for wish in &wishes {
             self.unpack_layers(folder, wish, progress, cancel)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::DiffId;
+use crate::{DiffId, Platform};
 
 /// The largest config that is read.
 const LIMIT: usize = 8 << 20;
@@ -179,6 +179,12 @@ pub struct RootFs {
 }
 
 impl ImageConfig {
+    /// What the image runs on.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        Platform { os: self.os.clone(), architecture: self.architecture.clone(), variant: self.variant.clone() }
+    }
+
     /// Reads a config.
     ///
     /// # Errors

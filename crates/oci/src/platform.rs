@@ -27,6 +27,13 @@ impl Platform {
         Self { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: String::new() }
     }
 
+    /// Whether this is what a wish asks for; what the wish leaves open fits.
+    #[must_use]
+    pub fn fits(&self, wanted: &Self) -> bool {
+        let part = |have: &str, wanted: &str| wanted.is_empty() || have == wanted;
+        part(&self.os, &wanted.os) && part(&self.architecture, &wanted.architecture) && part(&self.variant, &wanted.variant)
+    }
+
     /// Parses `linux/amd64`, `linux/arm/v7`; aliases become their proper names.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -62,6 +62,7 @@ fn environment(program: &str) -> sampan_cli::Environment {
         config: text("DOCKER_CONFIG").map(PathBuf::from),
         home: text("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from),
         tls: text("DOCKER_TLS_VERIFY").or_else(|| text("DOCKER_TLS")).is_some(),
+        content_trust: text("DOCKER_CONTENT_TRUST").is_some_and(|text| !matches!(text.as_str(), "0" | "false")),
         api_version: text("DOCKER_API_VERSION"),
         platform: text("DOCKER_DEFAULT_PLATFORM"),
         hints: text("DOCKER_CLI_HINTS").is_none_or(|text| !matches!(text.as_str(), "false" | "0")),

@@ -121,7 +121,7 @@ pub(super) const COMMANDS: &[Command] = &[
         flags: &[&[
             Flag::new("force", Kind::Bool, "Remove images that stopped containers use, too").short('f'),
             Flag::new("no-prune", Kind::Bool, "Leave parents without a name"),
-            Flag::new("platform", Kind::Strings, "Remove only a platform of an image"),
+            Flag::new("platform", Kind::Strings, "Remove only a platform of an image").later("images have one platform so far"),
         ]],
         interspersed: true,
         run: |app, matches| Box::pin(remove(app, matches)),
@@ -601,6 +601,7 @@ async fn commit(app: &App, matches: &Matches) -> Outcome {
 }
 
 async fn pull(app: &App, matches: &Matches) -> Outcome {
+    app.check_trust(matches)?;
     let given = &matches.words[0];
     let reference = Reference::parse_normalized(given).map_err(|error| CliError::new(error.to_string()))?;
     let all = matches.truth("all-tags");

@@ -7,7 +7,7 @@ use sampan_wire::{Json, object};
 use super::{FORCE, FORMAT_TABLE, list::created_at, short_id};
 use crate::app::App;
 use crate::command::{Command, Things, Words};
-use crate::create::checks;
+use crate::create::{checks, key_value_map};
 use crate::error::{CliError, Outcome};
 use crate::format::{Listing, labels};
 use crate::remote::escape;
@@ -168,10 +168,6 @@ async fn list(app: &App, matches: &Matches) -> Outcome {
     Ok(0)
 }
 
-fn map(list: &[String]) -> Json {
-    Json::map(list.iter().map(|one| one.split_once('=').unwrap_or((one, ""))))
-}
-
 async fn create(app: &App, matches: &Matches) -> Outcome {
     let subnets = matches.list("subnet");
     let (ranges, gateways) = (matches.list("ip-range"), matches.list("gateway"));
@@ -179,7 +175,7 @@ async fn create(app: &App, matches: &Matches) -> Outcome {
         return Err(CliError::new("every ip-range or gateway must have a corresponding subnet"));
     }
     let pools = subnets.iter().enumerate().map(|(index, subnet)| {
-        let auxiliary = if index == 0 { map(matches.list("aux-address")) } else { Json::Object(Vec::new()) };
+        let auxiliary = if index == 0 { key_value_map(matches.list("aux-address")) } else { Json::Object(Vec::new()) };
         let part = |list: &[String]| list.get(index).cloned().unwrap_or_default();
         object! { "Subnet": subnet.as_str(), "IPRange": part(ranges), "Gateway": part(gateways), "AuxiliaryAddresses": auxiliary }
     });
@@ -189,14 +185,14 @@ async fn create(app: &App, matches: &Matches) -> Outcome {
         ("Scope".into(), matches.text("scope").into()),
         (
             "IPAM".into(),
-            object! { "Driver": matches.text("ipam-driver"), "Options": map(matches.list("ipam-opt")), "Config": Json::list(pools) },
+            object! { "Driver": matches.text("ipam-driver"), "Options": key_value_map(matches.list("ipam-opt")), "Config": Json::list(pools) },
         ),
         ("Internal".into(), matches.truth("internal").into()),
         ("Attachable".into(), matches.truth("attachable").into()),
         ("Ingress".into(), matches.truth("ingress").into()),
         ("ConfigOnly".into(), matches.truth("config-only").into()),
-        ("Options".into(), map(matches.list("opt"))),
-        ("Labels".into(), map(matches.list("label"))),
+        ("Options".into(), key_value_map(matches.list("opt"))),
+        ("Labels".into(), key_value_map(matches.list("label"))),
     ];
     for (key, flag) in [("EnableIPv4", "ipv4"), ("EnableIPv6", "ipv6")] {
         if matches.given(flag) {
@@ -243,7 +239,7 @@ async fn connect(app: &App, matches: &Matches) -> Outcome {
             },
             "Links": Json::list_or_null(matches.list("link").iter().map(String::as_str)),
             "Aliases": Json::list_or_null(matches.list("alias").iter().map(String::as_str)),
-            "DriverOpts": if options.is_empty() { Json::NULL } else { map(options) },
+            "DriverOpts": if options.is_empty() { Json::NULL } else { key_value_map(options) },
             "GwPriority": matches.int("gw-priority"),
         },
     };

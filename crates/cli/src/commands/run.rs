@@ -111,6 +111,7 @@ fn sources(app: &App) -> Sources<'_> {
 async fn create_only(app: &App, matches: &Matches) -> Outcome {
     let wish = create::wish(matches, sources(app)).map_err(|error| with_usage(app, error, 125))?;
     check_pull(matches).map_err(|error| with_usage(app, error, 125))?;
+    app.check_trust(matches).map_err(|error| error.code(125))?;
     let id = create_container(app, matches, &wish).await?;
     app.line(&id)?;
     Ok(0)
@@ -205,6 +206,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome {
     let usage = |error: CliError| with_usage(app, error, 125);
     let mut wish = create::wish(matches, sources(app)).map_err(usage)?;
     check_pull(matches).map_err(usage)?;
+    app.check_trust(matches).map_err(|error| error.code(125))?;
     let detach = matches.truth("detach");
     if detach {
         if matches.given("attach") {

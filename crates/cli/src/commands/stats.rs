@@ -58,7 +58,7 @@ async fn stats(app: &App, matches: &Matches) -> Outcome {
         app.print(&listing.show(&rows)?)?;
         return Ok(0);
     }
-    stream(app, client, matches, &listing, full).await
+    stream(client, matches, &listing, full).await
 }
 
 /// The containers that are meant.
@@ -92,7 +92,7 @@ async fn once(client: &Client, matches: &Matches, full: bool) -> Outcome<Vec<Rec
     if errors.is_empty() { Ok(rows) } else { Err(CliError::new(errors.join("\n"))) }
 }
 
-async fn stream(app: &App, client: &Client, matches: &Matches, listing: &Listing<'_>, full: bool) -> Outcome {
+async fn stream(client: &Client, matches: &Matches, listing: &Listing<'_>, full: bool) -> Outcome {
     let (sender, mut samples) = mpsc::channel::<(String, Option<Json>)>(64);
     let mut rows = BTreeMap::<String, Record>::new();
     let all = matches.words.is_empty();
@@ -135,7 +135,6 @@ async fn stream(app: &App, client: &Client, matches: &Matches, listing: &Listing
                 }
             },
         }
-        let _columns = app.columns();
     }
 }
 

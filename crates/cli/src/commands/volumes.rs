@@ -8,7 +8,7 @@ use sampan_wire::{Json, object};
 use super::{FORCE, FORMAT_TABLE};
 use crate::app::App;
 use crate::command::{Command, Things, Words};
-use crate::create::checks;
+use crate::create::{checks, key_value_map};
 use crate::error::{CliError, Outcome};
 use crate::format::{Listing, labels};
 use crate::remote::escape;
@@ -86,10 +86,6 @@ pub(super) const COMMANDS: &[Command] = &[
     },
 ];
 
-fn map(list: &[String]) -> Json {
-    Json::map(list.iter().map(|one| one.split_once('=').unwrap_or((one, ""))))
-}
-
 async fn create(app: &App, matches: &Matches) -> Outcome {
     let name = match matches.words.first() {
         Some(_) if matches.given("name") => {
@@ -98,7 +94,7 @@ async fn create(app: &App, matches: &Matches) -> Outcome {
         Some(name) => name,
         None => matches.text("name"),
     };
-    let body = object! { "Name": name, "Driver": matches.text("driver"), "DriverOpts": map(matches.list("opt")), "Labels": map(matches.list("label")) };
+    let body = object! { "Name": name, "Driver": matches.text("driver"), "DriverOpts": key_value_map(matches.list("opt")), "Labels": key_value_map(matches.list("label")) };
     let made = app.client()?.post("/volumes/create").body(&body).json().await?;
     app.line(made.text("Name"))?;
     Ok(0)

@@ -194,6 +194,11 @@ fn lines(file: &str) -> Outcome<String> {
     String::from_utf8(text).map_err(|_| CliError::new(format!("invalid env file ({file}): not UTF-8")))
 }
 
+/// `key=value` as a JSON object; the last one of a key counts.
+pub(crate) fn key_value_map(list: &[String]) -> Json {
+    Json::map(pairs(list))
+}
+
 /// `key=value` as pairs; the last one of a key counts.
 fn pairs(list: &[String]) -> std::collections::BTreeMap<String, Json> {
     list.iter()

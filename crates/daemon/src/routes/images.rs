@@ -23,15 +23,15 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
     match method.as_str() {
         "GET" => match rest.as_str() {
             "json" => list(context, call).await,
-            "get" => save(&context, &call.query.all("names")),
+            "get" => save(&context, &call.query, &call.query.all("names")),
             "search" => Err(ApiError::unsupported("search (the registry client comes later)")),
             _ => {
                 if let Some(name) = named("/json") {
-                    inspect(context, call.api, name).await
+                    inspect(context, call, name).await
                 } else if let Some(name) = named("/history") {
-                    history(context, name).await
+                    history(context, call, name).await
                 } else if let Some(name) = named("/get") {
-                    save(&context, &[name])
+                    save(&context, &call.query, &[name])
                 } else {
                     Err(not_found())
                 }
@@ -101,14 +101,25 @@ fn truth(values: &[String]) -> Result<Option<bool>, ApiError> {
     }
 }
 
-async fn inspect(context: Arc<Context>, api: (u32, u32), name: String) -> Reply {
-    let engine = Arc::clone(&context.engine);
-    ok(&shape::image::inspect(&blocking(move || engine.images().resolve(&name)).await??, api))
+/// The platform that a query asks for, as JSON.
+fn platform(query: &Query) -> Result<Option<Platform>, ApiError> {
+    match query.text("platform") {
+        "" => Ok(None),
+        text => serde_json::from_str(text).map(Some).map_err(|error| ApiError::invalid(format!("failed to parse platform: {error}"))),
+    }
 }
 
-async fn history(context: Arc<Context>, name: String) -> Reply {
+async fn inspect(context: Arc<Context>, call: Call, name: String) -> Reply {
     let engine = Arc::clone(&context.engine);
-    let items = blocking(move || engine.images().history(&name)).await??;
+    let platform = platform(&call.query)?;
+    ok(&shape::image::inspect(&blocking(move || engine.images().resolve_for(&name, platform.as_ref())).await??, call.api))
+}
+
+async fn history(context: Arc<Context>, call: Call, name: String) -> Reply {
+    let engine = Arc::clone(&context.engine);
+    let platform = platform(&call.query)?;
+    let found = blocking(move || engine.images().resolve_for(&name, platform.as_ref()).and_then(|_| engine.images().history(&name)));
+    let items = found.await??;
     let row = |item: sampan_images::HistoryItem| {
         object! {
             "Comment": item.comment, "Created": item.created, "CreatedBy": item.created_by, "Id": item.id, "Size": item.size,
@@ -162,7 +173,8 @@ async fn prune(context: Arc<Context>, call: Call) -> Reply {
     )
 }
 
-fn save(context: &Context, names: &[String]) -> Reply {
+fn save(context: &Context, query: &Query, names: &[String]) -> Reply {
+    let platform = platform(query)?;
     let names: Vec<String> = names.iter().flat_map(|list| list.split(',')).filter(|name| !name.is_empty()).map(str::to_owned).collect();
     if names.is_empty() {
         return Err(ApiError::invalid("no images given to save"));
@@ -170,8 +182,11 @@ fn save(context: &Context, names: &[String]) -> Reply {
     let engine = Arc::clone(&context.engine);
     // Whether every name exists is known before the answer begins.
     for name in &names {
-        if let Err(error) = engine.images().resolve(name) {
+        if let Err(error) = engine.images().resolve_for(name, platform.as_ref()) {
             let error = match error {
+                sampan_images::ImageError::Platform { wanted, .. } => {
+                    return Err(ApiError::not_found(format!("no suitable export target found for platform {wanted}")));
+                }
                 sampan_images::ImageError::NotFound(_) => sampan_images::ImageError::NotFound(name.clone()),
                 other => other,
             };
@@ -214,12 +229,13 @@ fn progress_answer(stream: Body) -> Response<Body> {
 
 fn load(context: &Context, call: Call) -> Reply {
     let quiet = call.query.truth("quiet");
+    let platform = platform(&call.query)?;
     let reader = body::reader(call.request.into_body());
     let (writer, stream) = body::streaming();
     let engine = Arc::clone(&context.engine);
     tokio::task::spawn_blocking(move || {
         let lines = Lines { writer: writer.clone(), quiet };
-        match engine.images().load(reader, &lines, &Cancel::new()) {
+        match engine.images().load(reader, platform.as_ref(), &lines, &Cancel::new()) {
             Ok(loaded) => {
                 for image in loaded {
                     let names = if image.references.is_empty() {
@@ -248,7 +264,9 @@ fn import_options(query: &Query) -> Result<ImportOptions, ApiError> {
     let config = apply_changes(&ContainerConfig::default(), &query.all("changes"))?;
     let platform = match query.text("platform") {
         "" => None,
-        text => Some(Platform::parse(text).ok_or_else(|| ApiError::invalid(format!("invalid platform: {text}")))?),
+        text => Some(Platform::parse(text).ok_or_else(|| {
+            ApiError::invalid(format!("{}: unknown operating system or architecture: invalid argument", sampan_gotext::quote(text)))
+        })?),
     };
     let (repository, tag) = (query.text("repo"), query.text("tag"));
     let reference = if tag.is_empty() || repository.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };

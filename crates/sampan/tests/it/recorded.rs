@@ -27,4 +27,4 @@ macro_rules! themes {
     };
 }
 
-themes!(run, lifecycle, images, streams, storage, mistakes, lists);
+themes!(run, lifecycle, images, streams, storage, mistakes, lists, platforms);
