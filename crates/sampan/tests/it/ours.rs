@@ -125,6 +125,14 @@ fn errors_hint_at_what_to_type_and_only_under_our_own_name() {
     assert_eq!(world.sh("DOCKER_CLI_HINTS=false sampan logs nosuch").stderr, theirs.stderr);
     let later = world.sh("sampan build .");
     assert!(later.code == 1 && later.stderr.starts_with("not supported: build ("), "{later:?}");
+    for line in [
+        "DOCKER_CONTENT_TRUST=1 sampan run box",
+        "sampan create --disable-content-trust=false box",
+        "DOCKER_CONTENT_TRUST=1 sampan pull box",
+    ] {
+        let unchecked = world.sh(line);
+        assert!(unchecked.code != 0 && unchecked.stderr.contains("(signatures come later)"), "{line}: {unchecked:?}");
+    }
     let later = world.sh("sampan run --use-api-socket box");
     assert!(later.code == 125 && later.stderr.starts_with("not supported: --use-api-socket ("), "{later:?}");
 }
