@@ -24,8 +24,12 @@ fn nested(value: &Value, plus: bool) -> String {
             format!("map[{}]", map.iter().map(|(key, item)| format!("{key}:{}", nested(item, plus))).collect::<Vec<_>>().join(" "))
         }
         Value::Record(record) => {
-            let fields =
-                record.fields.iter().map(|(key, item)| if plus { format!("{key}:{}", nested(item, plus)) } else { nested(item, plus) });
+            let fields = record
+                .printed
+                .as_ref()
+                .unwrap_or(&record.fields)
+                .iter()
+                .map(|(key, item)| if plus { format!("{key}:{}", nested(item, plus)) } else { nested(item, plus) });
             format!("{{{}}}", fields.collect::<Vec<_>>().join(" "))
         }
     }

@@ -35,6 +35,8 @@ pub struct Record {
     pub fields: Vec<(String, Value)>,
     /// Fields that can be asked for but are not part of the JSON form: other spellings, omitted ones.
     pub hidden: Vec<(String, Value)>,
+    /// What is printed instead of the fields: all of the struct's, where the JSON form leaves empty ones out.
+    pub printed: Option<Vec<(String, Value)>>,
     /// What the method `Label "name"` looks in.
     pub labels: Option<BTreeMap<String, String>>,
 }

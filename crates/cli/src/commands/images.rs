@@ -275,10 +275,10 @@ fn row(image: &Json, full: bool, (repository, tag, digest): (&str, &str, &str)) 
         .with("ID", short_id(image.text("Id"), full))
         .with("Repository", repository)
         .with("SharedSize", if shared < 0 { not_known() } else { size(shared as f64) })
-        .with("Size", whole.clone())
+        .with("Size", whole)
         .with("Tag", tag)
         .with("UniqueSize", if shared < 0 { not_known() } else { size((image.int("Size") - shared) as f64) })
-        .with("VirtualSize", whole)
+        .with("VirtualSize", size(image.int("Size") as f64))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes for people")]

@@ -249,6 +249,22 @@ const LEFT_OUT: [(&str, &[&str]); 4] = [
     ("", &["SizeRw", "SizeRootFs", "GraphDriver", "Parent", "Comment"]),
 ];
 
+/// The fields of a mount of a container; empty ones are left out of the JSON.
+const MOUNT: [&str; 8] = ["Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation"];
+
+/// What a struct prints where its JSON has left fields out.
+fn printed(key: &str, record: &Record) -> Option<Vec<(String, Value)>> {
+    if record.get("Destination").is_some() && record.get("RW").is_some() {
+        return Some(MOUNT.iter().map(|name| ((*name).to_owned(), record.get(name).cloned().unwrap_or(Value::from("")))).collect());
+    }
+    if key == "State" && record.get("Health").is_none() {
+        let mut fields = record.fields.clone();
+        fields.push(("Health".to_owned(), Value::Nil));
+        return Some(fields);
+    }
+    None
+}
+
 /// Stands for the name of a port: an unpublished one is an empty list.
 const PORT: &str = "a port";
 
@@ -268,6 +284,7 @@ fn typed(key: &str, json: &Json) -> Value {
         Json::Object(pairs) => {
             let mut record = Record::new("struct");
             record.fields = pairs.iter().map(|(name, item)| (name.clone(), typed(name, item))).collect();
+            record.printed = printed(key, &record);
             for (from, to) in SPELLINGS {
                 if let Some(value) = record.get(from).cloned() {
                     record.hidden.push((to.to_owned(), value));
@@ -292,6 +309,7 @@ mod tests {
     fn fields_are_those_of_gos_structs() {
         let json = Json::parse(
             br#"{"Id":"abc","State":{"Status":"running"},"Config":{"Cmd":["sh"],"Labels":{"b":"2","a":"1"},"Env":null},
+                "Mounts":[{"Type":"bind","Source":"/a","Destination":"/b","Mode":"ro","RW":false}],
                 "HostConfig":{"Binds":null,"LogConfig":{"Type":"json-file","Config":{}}},
                 "NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"}]}}}"#,
         )
@@ -304,6 +322,11 @@ mod tests {
             ("{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}", "8080"),
             ("{{.NetworkSettings.Ports}}", "map[80/tcp:[{0.0.0.0 8080}]]"),
             ("{{json .NetworkSettings.Ports}}", "{\"80/tcp\":[{\"HostIp\":\"0.0.0.0\",\"HostPort\":\"8080\"}]}"),
+            (
+                "{{.Mounts}} {{json .Mounts}}",
+                "[{bind  /a /b  ro false }] [{\"Type\":\"bind\",\"Source\":\"/a\",\"Destination\":\"/b\",\"Mode\":\"ro\",\"RW\":false}]",
+            ),
+            ("{{.State}}", "{running <nil>}"),
             ("{{range $k, $v := .Config.Labels}}{{$k}}={{$v}} {{end}}", "a=1 b=2 "),
         ] {
             assert_eq!(shown(template).as_deref(), Ok(expected), "{template}");

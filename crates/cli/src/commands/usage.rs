@@ -128,7 +128,7 @@ fn details(usage: &Json) -> String {
         let lines: String = rows.into_iter().map(|cells| cells.join("\t") + "\n").collect();
         tabulate(&format!("{head}\n{lines}"), DOCKER)
     };
-    let images = usage.get("Images").items().iter().flat_map(|image| image_rows(image, false, false));
+    let images = usage.get("Images").items().iter().filter_map(|image| image_rows(image, false, false).into_iter().next());
     let columns = ["Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers"];
     let images = images.map(|row| columns.iter().map(|name| field(&row, name)).collect()).collect();
     let containers = usage.get("Containers").items().iter().map(|container| {
