@@ -7,6 +7,7 @@
 mod build;
 mod error;
 mod find;
+mod layer;
 mod load;
 mod remove;
 mod save;
