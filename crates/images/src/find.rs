@@ -52,11 +52,18 @@ impl Images {
                 names.entry(tag.image).or_default().push(reference.familiar());
             }
         }
+        let mut by_digest: HashMap<String, Vec<String>> = HashMap::new();
+        for row in self.store().repo_digests()? {
+            if let Ok(reference) = Reference::parse_normalized(&row.repository) {
+                by_digest.entry(row.image).or_default().push(reference.with_digest(&row.digest).familiar());
+            }
+        }
         let mut images = Vec::new();
         for row in self.store().images()? {
             let config = ImageConfig::parse(&row.config).map_err(|error| ImageError::Invalid(error.to_string()))?;
             let references = names.remove(&row.id.to_string()).unwrap_or_default();
-            images.push(Image { id: row.id, config, references, size: row.size, tagged: row.tagged, parent: row.parent });
+            let digests = by_digest.remove(&row.id.to_string()).unwrap_or_default();
+            images.push(Image { id: row.id, config, references, digests, size: row.size, tagged: row.tagged, parent: row.parent });
         }
         images.sort_by_key(|image| std::cmp::Reverse(image.created()));
         Ok(images)
@@ -94,9 +101,11 @@ impl Images {
             Err(_) => return Err(ImageError::NotFound(name.to_owned())),
         };
         let wanted = match (reference.tag(), reference.digest()) {
-            // With both, the digest decides.
+            // With both, the digest decides: an image's own, or one of its names.
             (_, Some(digest)) => {
-                return all.into_iter().find(|image| image.id.0 == *digest).ok_or_else(|| ImageError::NotFound(name.to_owned()));
+                let by_digest = reference.with_digest(digest).familiar();
+                let found = all.into_iter().find(|image| image.id.0 == *digest || image.digests.contains(&by_digest));
+                return found.ok_or_else(|| ImageError::NotFound(reference.familiar()));
             }
             _ => reference.familiar(),
         };

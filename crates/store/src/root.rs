@@ -153,10 +153,12 @@ impl Store {
         Ok(path)
     }
 
-    /// Where the partial download of a blob lies: it survives cancellation and a restart.
+    /// Where the partial download of a blob lies, for which a config promised a layer: it survives cancellation and a restart.
     #[must_use]
-    pub fn partial(&self, digest: &sampan_oci::Digest) -> PathBuf {
-        self.root.join("ingest").join(format!("{PARTIAL}{}-{}", digest.algorithm(), digest.hex()))
+    pub fn partial(&self, digest: &sampan_oci::Digest, layer: &sampan_oci::DiffId) -> PathBuf {
+        // A long digest would make too long a name.
+        let (hex, end) = (digest.hex(), layer.0.short());
+        self.root.join("ingest").join(format!("{PARTIAL}{}-{}-{end}", digest.algorithm(), hex.get(..64).unwrap_or(hex)))
     }
 
     /// Removes partial downloads that nobody went on with.
