@@ -79,6 +79,9 @@ impl Images {
         let how = if pulled.is_new { "Downloaded newer image for" } else { "Image is up to date for" };
         progress.report(Progress::Message(format!("Status: {how} {}", reference.familiar())));
         self.named_event("pull", reference);
+        if reference.tag().is_some() || reference.digest().is_some() {
+            self.warn_of_platform(reference, &pulled.id, options, progress);
+        }
         Ok(pulled)
     }
 
@@ -99,7 +102,6 @@ impl Images {
         progress.report(Progress::About { id, text });
         let found = self.resolve_document(reference, fetched, options, cancel)?;
         let pulled = self.bring(reference, &digest, &found, options, progress, cancel)?;
-        self.warn_of_platform(reference, &pulled.id, options, progress);
         Ok(pulled)
     }
 
