@@ -135,7 +135,15 @@ fn run_helper(name: &str, verb: &str, input: &str) -> Outcome<Vec<u8>> {
         return Err(CliError::new(format!("error getting credentials - err: exec: \"{program}\": not a name of a credential helper")));
     }
     let failed = |text: &str| {
-        let doing = if verb == "get" { "getting" } else if verb == "store" { "storing" } else if verb == "list" { "listing" } else { "erasing" };
+        let doing = if verb == "get" {
+            "getting"
+        } else if verb == "store" {
+            "storing"
+        } else if verb == "list" {
+            "listing"
+        } else {
+            "erasing"
+        };
         CliError::new(format!("error {doing} credentials - err: {text}"))
     };
     let child = Command::new(&program).arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();

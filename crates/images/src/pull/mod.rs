@@ -97,7 +97,7 @@ impl Images {
             choose::check_digest(&fetched.bytes, digest)?;
         }
         let digest = reference.digest().cloned().unwrap_or_else(|| fetched.digest.clone());
-        let id = reference.digest().map_or_else(|| reference.tag().unwrap_or_default().to_owned(), ToString::to_string);
+        let id = if reference.digest().is_some() { reference.familiar() } else { reference.tag().unwrap_or_default().to_owned() };
         let text = format!("Pulling from {}", reference.path());
         progress.report(Progress::About { id, text });
         let found = self.resolve_document(reference, fetched, options, cancel)?;
