@@ -69,6 +69,8 @@ pub(crate) struct Auth {
     passwords: Mutex<HashMap<[u8; 32], (User, Instant)>>,
     tokens: Mutex<HashMap<String, (Identity, Instant)>>,
     failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
+    /// The hash of a password that nobody has: who is not there takes as long to be refused as who is.
+    nobody: String,
     /// How many hashes may be computed at a time: each takes 19 MiB and tens of milliseconds.
     permits: tokio::sync::Semaphore,
 }
@@ -84,6 +86,7 @@ impl Auth {
         getrandom::fill(&mut secret).map_err(std::io::Error::other)?;
         Ok(Self {
             keys: Keys::open(root)?,
+            nobody: hash(&hex::encode(secret)).map_err(std::io::Error::other)?,
             anonymous,
             cache_key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
             passwords: Mutex::default(),
@@ -130,8 +133,8 @@ impl Auth {
         }
         self.check_failures(from)?;
         let _permit = self.permits.acquire().await.map_err(|_| AuthError::Internal)?;
-        let (store, name, password) = (std::sync::Arc::clone(meta), name.to_owned(), password.to_owned());
-        let checked = tokio::task::spawn_blocking(move || check(&store.meta, &name, &password)).await;
+        let (store, name, password, nobody) = (std::sync::Arc::clone(meta), name.to_owned(), password.to_owned(), self.nobody.clone());
+        let checked = tokio::task::spawn_blocking(move || check(&store.meta, &name, &password, &nobody)).await;
         let user = match checked.map_err(|_| AuthError::Internal)? {
             Ok(user) => user,
             Err(error) => {
@@ -189,10 +192,9 @@ impl Auth {
     }
 }
 
-fn check(meta: &Meta, name: &str, password: &str) -> Result<User, AuthError> {
+fn check(meta: &Meta, name: &str, password: &str, nobody: &str) -> Result<User, AuthError> {
     let user = meta.user(name).map_err(|_| AuthError::Internal)?;
-    // Who is not there takes as long to be refused as who is.
-    let hash = user.as_ref().map_or(password::NOBODY, |user| user.hash.as_str());
+    let hash = user.as_ref().map_or(nobody, |user| user.hash.as_str());
     let fits = password::verify(hash, password);
     user.filter(|_| fits).ok_or(AuthError::Wrong)
 }
