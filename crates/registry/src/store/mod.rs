@@ -69,8 +69,13 @@ impl Meta {
     /// # Errors
     /// [`OpenError`].
     pub fn open(root: &Path) -> Result<Self, OpenError> {
+        use std::os::unix::fs::OpenOptionsExt as _;
         make_folder(root)?;
-        Ok(Self { db: Db::open(&root.join("registry.db"), schema::MIGRATIONS)? })
+        let path = root.join("registry.db");
+        // Hashes of passwords are in it: nobody else reads it, whatever the mask is.
+        let made = std::fs::File::options().append(true).create(true).mode(0o600).open(&path);
+        made.map_err(|source| OpenError::Io { path: path.display().to_string(), source })?;
+        Ok(Self { db: Db::open(&path, schema::MIGRATIONS)? })
     }
 
     /// A number that changes when another process has changed the database.
