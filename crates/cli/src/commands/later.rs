@@ -12,7 +12,6 @@ const LATER: &[(&str, &str)] = &[
     ("image build", BUILDER),
     ("builder", BUILDER),
     ("manifest", REGISTRIES),
-    ("registry", REGISTRIES),
     ("trust", "signatures come later"),
     ("scan", "the scanner comes later"),
     ("checkpoint", "checkpoints are not there"),

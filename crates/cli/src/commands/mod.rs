@@ -10,6 +10,7 @@ mod list;
 mod networks;
 mod output;
 mod registries;
+mod registry;
 mod run;
 mod stats;
 pub(crate) mod system;
@@ -31,6 +32,7 @@ pub(crate) const ALL: &[&[Command]] = &[
     inspect::COMMANDS,
     images::COMMANDS,
     registries::COMMANDS,
+    registry::COMMANDS,
     volumes::COMMANDS,
     networks::COMMANDS,
     system::COMMANDS,
@@ -44,6 +46,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("context", "Manage contexts"),
     ("image", "Manage images"),
     ("network", "Manage networks"),
+    ("registry", "Run a registry, and manage its users"),
     ("system", "Manage the engine"),
     ("volume", "Manage volumes"),
 ];
