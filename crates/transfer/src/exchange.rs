@@ -110,7 +110,7 @@ impl Answer {
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, TransferError> {
         let cause = match tokio::time::timeout(self.stall, self.response.chunk()).await {
             Ok(Ok(chunk)) => return Ok(chunk),
-            Ok(Err(error)) => cause::of(&error, self.url.host_str().unwrap_or_default()).text,
+            Ok(Err(error)) => cause::of_body(&error, self.url.host_str().unwrap_or_default()),
             Err(_) => "net/http: request canceled (Client.Timeout or context cancellation while reading body)".to_owned(),
         };
         Err(TransferError::Transport { method: "Get".to_owned(), url: shown(&self.url), cause })
@@ -226,7 +226,7 @@ pub(crate) fn pause(timing: &Timing, tries: u32, answer: Option<&Answer>) -> Opt
 pub(crate) fn redirect(call: &Call, from: &Url, answer: &Answer, own: &Url, insecure: bool) -> Result<Option<Url>, TransferError> {
     let status = answer.status().as_u16();
     let read_only = call.method == Method::GET || call.method == Method::HEAD;
-    if !matches!((status, read_only), (301 | 302 | 303, true) | (307 | 308, _)) {
+    if !matches!((status, read_only), (301..=303, true) | (307 | 308, _)) {
         return Ok(None);
     }
     let Some(target) = answer.location() else { return Ok(None) };

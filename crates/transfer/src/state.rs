@@ -17,6 +17,8 @@ use crate::{Config, TransferError, address};
 
 /// How long it is believed what a registry said of itself.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
+/// How long a name is looked up to learn whether it is insecure.
+const LOOKUP: Duration = Duration::from_secs(5);
 /// How many registries are remembered.
 const ENTRIES: usize = 512;
 /// Received bytes in flight for one HTTP/2 stream and for a whole connection.
@@ -84,15 +86,26 @@ impl State {
     /// The addresses of a registry. A name that leads to this machine or into a listed network needs no certificate, as in Docker.
     pub(crate) async fn endpoints(&self, domain: &str, with_mirrors: bool) -> Result<Vec<Endpoint>, TransferError> {
         let mirrors = if with_mirrors { self.mirrors.as_slice() } else { &[] };
-        let name = address::split_host(domain).0;
-        let insecure = domain != "docker.io"
-            && endpoint::is_host(domain)
-            && (self.insecure.names(domain)
-                || match name.parse() {
-                    Ok(address) => self.insecure.covers([address]),
-                    Err(_) => self.insecure.covers(resolve::lookup(name).await.into_iter().flatten().map(|address| address.ip())),
-                });
+        let insecure = domain != "docker.io" && endpoint::is_host(domain) && self.is_insecure(domain).await;
         endpoint::plan(domain, mirrors, insecure)
+    }
+
+    async fn is_insecure(&self, domain: &str) -> bool {
+        if self.insecure.names(domain) {
+            return true;
+        }
+        let name = address::split_host(domain).0;
+        if let Ok(address) = name.parse() {
+            return self.insecure.covers([address]);
+        }
+        // Behind a proxy, names are the proxy's business.
+        if self.config.proxies.https.is_some() && !self.insecure.has_networks() {
+            return false;
+        }
+        match tokio::time::timeout(LOOKUP, resolve::lookup(name)).await {
+            Ok(Ok(addresses)) => self.insecure.covers(addresses.into_iter().map(|address| address.ip())),
+            _ => false,
+        }
     }
 
     /// The HTTP client of an endpoint: one for each registry, as each may have certificates of its own.
@@ -169,10 +182,10 @@ fn proxies(config: &Config) -> Result<Vec<Proxy>, TransferError> {
     };
     let mut proxies = Vec::new();
     if let Some(proxy) = config.proxies.https.as_deref().filter(|proxy| !proxy.is_empty()) {
-        proxies.push(make(proxy, |address| Proxy::https(address))?.no_proxy(NoProxy::from_string(&direct)));
+        proxies.push(make(proxy, Proxy::https)?.no_proxy(NoProxy::from_string(&direct)));
     }
     if let Some(proxy) = config.proxies.http.as_deref().filter(|proxy| !proxy.is_empty()) {
-        proxies.push(make(proxy, |address| Proxy::http(address))?.no_proxy(NoProxy::from_string(&direct)));
+        proxies.push(make(proxy, Proxy::http)?.no_proxy(NoProxy::from_string(&direct)));
     }
     Ok(proxies)
 }
