@@ -37,7 +37,7 @@ pub struct Proxies {
 /// How long things may take and how often they are tried.
 #[derive(Debug, Clone)]
 pub struct Timing {
-    /// For a connection with its TLS handshake.
+    /// For a connection with its TLS handshake, and for the first answer of a registry.
     pub connect: Duration,
     /// Without a byte in either direction; not for a whole transfer.
     pub stall: Duration,
@@ -52,7 +52,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            connect: Duration::from_secs(30),
+            connect: Duration::from_secs(15),
             stall: Duration::from_secs(60),
             attempts: 5,
             pause: Duration::from_millis(500),

@@ -2,6 +2,7 @@
 //! fresh tokens that they need.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use http::StatusCode;
@@ -58,7 +59,7 @@ impl Registry {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.follow(&call, None).await {
+            match self.follow(&call, None, timing.stall.min(timing.connect)).await {
                 Ok(answer) => {
                     let challenges = match answer.status() {
                         StatusCode::UNAUTHORIZED => answer.challenges(),
@@ -70,7 +71,8 @@ impl Registry {
                     return Ok(challenges);
                 }
                 Err(failed) => {
-                    let pause = if failed.permanent { None } else { exchange::pause(timing, tries, None) };
+                    // A machine without a network wants to know that at once; only connections that broke are tried again.
+                    let pause = if is_broken(&failed.error) { exchange::pause(timing, tries, None) } else { None };
                     let Some(pause) = pause else {
                         self.state.learn(&self.endpoint, Some(Known::Unreachable));
                         return Err(failed);
@@ -120,10 +122,11 @@ impl Registry {
     /// One try: at most one more request after a challenge.
     async fn send_once(&self, call: &Call, scopes: &[String]) -> Result<Answer, Failed> {
         let proof = self.prove(call, &self.challenges, scopes, None).await?;
-        let answer = self.follow(call, proof.header.as_ref()).await?;
+        let stall = self.state.config.timing.stall;
+        let answer = self.follow(call, proof.header.as_ref(), stall).await?;
         match self.prove_again(call, &answer, &proof).await? {
             None => Ok(answer),
-            Some(header) => self.follow(call, Some(&header)).await,
+            Some(header) => self.follow(call, Some(&header), stall).await,
         }
     }
 
@@ -194,14 +197,14 @@ impl Registry {
     }
 
     /// Follows redirects. The authorization is shown to the registry itself only.
-    async fn follow(&self, call: &Call, authorization: Option<&HeaderValue>) -> Result<Answer, Failed> {
+    async fn follow(&self, call: &Call, authorization: Option<&HeaderValue>, stall: Duration) -> Result<Answer, Failed> {
         let timing = &self.state.config.timing;
         let own = self.endpoint.base.origin();
         let mut url = call.url.clone();
         for _ in 0..=REDIRECTS {
             let authorization = authorization.filter(|_| url.origin() == own);
             let body = call.body.clone().into();
-            let answer = exchange::once(&self.http, call, &url, authorization, body, Some(timing.stall), timing).await?;
+            let answer = exchange::once(&self.http, call, &url, authorization, body, Some(stall), timing).await?;
             match exchange::redirect(call, &url, &answer, &self.endpoint.base, self.endpoint.insecure)? {
                 None => return Ok(answer),
                 Some(target) => url = target,
@@ -239,6 +242,11 @@ impl Registry {
 
 fn is_refused_connection(error: &TransferError) -> bool {
     matches!(error, TransferError::Transport { cause, .. } if cause.ends_with("connection refused"))
+}
+
+fn is_broken(error: &TransferError) -> bool {
+    let words = ["EOF", "reset by peer", "broken pipe"];
+    matches!(error, TransferError::Transport { cause, .. } if words.iter().any(|word| cause.ends_with(word)))
 }
 
 /// Scopes as the key of a token: each once, in order.

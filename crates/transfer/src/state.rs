@@ -46,6 +46,7 @@ pub(crate) struct State {
     roots: OnceLock<RootCertStore>,
     clients: Mutex<HashMap<(String, bool), (Stamp, reqwest::Client)>>,
     known: Mutex<HashMap<String, (Instant, Known)>>,
+    verdicts: Mutex<HashMap<String, (Instant, bool)>>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,6 +81,7 @@ impl State {
             roots: OnceLock::new(),
             clients: Mutex::default(),
             known: Mutex::default(),
+            verdicts: Mutex::default(),
         })
     }
 
@@ -102,10 +104,20 @@ impl State {
         if self.config.proxies.https.is_some() && !self.insecure.has_networks() {
             return false;
         }
-        match tokio::time::timeout(LOOKUP, resolve::lookup(name)).await {
-            Ok(Ok(addresses)) => self.insecure.covers(addresses.into_iter().map(|address| address.ip())),
-            _ => false,
+        if let Some((at, verdict)) = lock(&self.verdicts).get(name)
+            && at.elapsed() < KNOWN_FOR
+        {
+            return *verdict;
         }
+        let verdict = match tokio::time::timeout(LOOKUP, resolve::lookup(name)).await {
+            Ok(Ok(addresses)) => self.insecure.covers(addresses.into_iter().map(|address| address.ip())),
+            // Who cannot be found cannot be asked either; that is told by the request.
+            _ => return false,
+        };
+        let mut verdicts = lock(&self.verdicts);
+        bound(&mut verdicts, |(at, _)| at.elapsed() < KNOWN_FOR);
+        verdicts.insert(name.to_owned(), (Instant::now(), verdict));
+        verdict
     }
 
     /// The HTTP client of an endpoint: one for each registry, as each may have certificates of its own.

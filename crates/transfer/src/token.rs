@@ -34,7 +34,8 @@ pub(crate) struct Tokens {
 }
 
 /// Who may do what where. The login stands in it as a keyed hash, so that nobody uses another's token.
-type Key = (String, String, Vec<String>, u64);
+/// The registry stands in it too: one that names another's token service must not get the other's tokens.
+type Key = (String, String, String, Vec<String>, u64);
 type Slot = Arc<tokio::sync::Mutex<Option<Token>>>;
 
 /// A token.
@@ -89,7 +90,8 @@ impl Registry {
     ) -> Result<Token, TransferError> {
         let realm = self.realm(challenge)?;
         let service = challenge.parameter("service").unwrap_or_default();
-        let key = (realm.to_string(), service.to_owned(), scopes.to_vec(), identity(&self.login));
+        let origin = self.endpoint.base.origin().ascii_serialization();
+        let key = (origin, realm.to_string(), service.to_owned(), scopes.to_vec(), identity(&self.login));
         let slot = {
             let mut slots = lock(&self.state.tokens.slots);
             // Slots that somebody is waiting for stay.

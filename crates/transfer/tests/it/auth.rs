@@ -245,4 +245,7 @@ fn mirrors_are_asked_first_and_get_no_credentials() {
     assert_eq!(broken.lines(), ["GET /v2/library/x/manifests/t"]);
     assert_eq!(count.load(Ordering::SeqCst), 0);
     assert_eq!(open.lines(), ["GET /v2/library/x/manifests/t"]);
+
+    let found = bench.client.head_manifest(&sampan_oci::Reference::parse_normalized("x:t").unwrap(), &nobody(), &bench.cancel);
+    assert!(found.unwrap().is_some(), "a mirror that has it not is no answer");
 }

@@ -57,6 +57,11 @@ impl Reply {
         Self { status, headers: Vec::new(), body: body.into(), then: Then::Keep }
     }
 
+    /// The connection is closed instead.
+    pub(crate) fn silent() -> Self {
+        Self::new(0, "")
+    }
+
     pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
@@ -91,7 +96,7 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// Starts one that speaks plain HTTP. It answers `GET /v2/` with 200 unless the handler says otherwise by any status but 999.
+    /// Starts one that speaks plain HTTP.
     pub(crate) fn start(handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         Self::listen(None, Box::new(handler))
     }
@@ -171,9 +176,9 @@ fn serve(shared: &Shared, mut stream: TcpStream) {
 fn converse(shared: &Shared, stream: &mut (impl Read + Write)) {
     while let Some(seen) = read_request(stream) {
         shared.seen.lock().unwrap().push(seen.clone());
-        let mut reply = (shared.handler)(&seen);
-        if reply.status == 999 {
-            reply = Reply::new(200, "{}");
+        let reply = (shared.handler)(&seen);
+        if reply.status == 0 {
+            return;
         }
         let mut head = format!("HTTP/1.1 {} x\r\n", reply.status);
         for (name, value) in &reply.headers {

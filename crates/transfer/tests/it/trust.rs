@@ -10,7 +10,7 @@ use sampan_base::{ErrorKind, Failure as _};
 use sampan_oci::media;
 use sampan_transfer::{Config, Proxies};
 
-use crate::fake::{Fake, Reply};
+use crate::fake::{Fake, Reply, Then};
 use crate::{Bench, bench, bench_with, nobody, reference, user};
 
 const HOST: &str = "reg.test:5443";
@@ -198,6 +198,23 @@ fn connections_that_fail_are_told_as_go_tells_them() {
     let error = bench.client.manifest(&reference(&host, "x:t"), &nobody(), &bench.cancel).unwrap_err();
     assert_eq!(error.to_string(), format!("Get \"http://{host}/v2/\": dial tcp {host}: connect: connection refused"));
     assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+#[test]
+fn a_first_contact_is_tried_again_only_where_it_broke() {
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let shaky = Fake::start(move |_| match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        0 | 1 => Reply::silent(),
+        _ => Reply::new(200, "{}").with("Content-Type", media::INDEX),
+    });
+    let silent = Fake::start(|_| Reply::new(100, "").then(Then::Stall));
+    let bench = bench();
+    let pull = |fake: &Fake| bench.client.manifest(&reference(&fake.host(), "x:t"), &nobody(), &bench.cancel);
+    pull(&shaky).unwrap();
+    assert_eq!(shaky.seen().len(), 4);
+    let error = pull(&silent).unwrap_err().to_string();
+    assert!(error.ends_with("(Client.Timeout exceeded while awaiting headers)"), "{error}");
+    assert_eq!(silent.seen().len(), 1);
 }
 
 #[test]
