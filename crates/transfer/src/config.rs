@@ -24,7 +24,7 @@ pub struct Config {
 }
 
 /// The proxies, as the environment variables of the same names give them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// `HTTP_PROXY`: a URL, or `HOST:PORT`.
     pub http: Option<String>,
@@ -32,6 +32,15 @@ pub struct Proxies {
     pub https: Option<String>,
     /// `NO_PROXY`: hosts, domains, addresses and networks that are asked directly.
     pub no_proxy: Option<String>,
+}
+
+impl std::fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The addresses may hold passwords.
+        let hidden = |proxy: &Option<String>| proxy.as_ref().map(|_| "[redacted]");
+        let mut shown = f.debug_struct("Proxies");
+        shown.field("http", &hidden(&self.http)).field("https", &hidden(&self.https)).field("no_proxy", &self.no_proxy).finish()
+    }
 }
 
 /// How long things may take and how often they are tried.

@@ -61,13 +61,14 @@ impl Registry {
             tries += 1;
             match self.follow(&call, None, timing.stall.min(timing.connect)).await {
                 Ok(answer) => {
-                    let challenges = match answer.status() {
-                        StatusCode::UNAUTHORIZED => answer.challenges(),
-                        _ => Vec::new(),
-                    };
+                    let status = answer.status();
+                    let challenges = if status == StatusCode::UNAUTHORIZED { answer.challenges() } else { Vec::new() };
                     let challenges = Arc::new(challenges);
                     answer.drain().await;
-                    self.state.learn(&self.endpoint, Some(Known::Reached(Arc::clone(&challenges))));
+                    // A registry that is in trouble tells later what it wants.
+                    if status.is_success() || status == StatusCode::UNAUTHORIZED {
+                        self.state.learn(&self.endpoint, Some(Known::Reached(Arc::clone(&challenges))));
+                    }
                     return Ok(challenges);
                 }
                 Err(failed) => {

@@ -35,7 +35,6 @@ pub(crate) enum Known {
 }
 
 /// The shared state.
-#[derive(Debug)]
 pub(crate) struct State {
     pub(crate) handle: tokio::runtime::Handle,
     pub(crate) config: Config,
@@ -47,6 +46,12 @@ pub(crate) struct State {
     clients: Mutex<HashMap<(String, bool), (Stamp, reqwest::Client)>>,
     known: Mutex<HashMap<String, (Instant, Known)>>,
     verdicts: Mutex<HashMap<String, (Instant, bool)>>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,7 @@ use sampan_oci::{Descriptor, Digest};
 use sampan_transfer::TransferError;
 
 use crate::fake::{Fake, Reply, Seen, Then};
-use crate::{bench, nobody, reference, user};
+use crate::{Bench, bench, bench_with, impatient, nobody, reference, user};
 
 fn content() -> Vec<u8> {
     (0..300_000_u32).flat_map(|number| number.to_le_bytes()).collect()
@@ -38,7 +38,10 @@ fn partial(seen: &Seen, bytes: &[u8]) -> Reply {
 }
 
 fn read(fake: &Fake, descriptor: &Descriptor, offset: u64) -> Result<Vec<u8>, String> {
-    let bench = bench();
+    read_with(&bench(), fake, descriptor, offset)
+}
+
+fn read_with(bench: &Bench, fake: &Fake, descriptor: &Descriptor, offset: u64) -> Result<Vec<u8>, String> {
     let repository = reference(&fake.host(), "x");
     let mut reader = bench.client.blob(&repository, descriptor, offset, &nobody(), &bench.cancel).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
@@ -115,7 +118,7 @@ fn a_stalled_transfer_goes_on_too() {
         }
         reply
     });
-    assert_eq!(read(&fake, &described(&bytes), 0).unwrap(), bytes);
+    assert_eq!(read_with(&bench_with(impatient()), &fake, &described(&bytes), 0).unwrap(), bytes);
 }
 
 #[test]
@@ -193,6 +196,34 @@ fn cancelling_ends_every_wait() {
     });
     let error = bench.client.manifest(&repository, &nobody(), &bench.cancel).unwrap_err();
     assert_eq!(error.kind(), sampan_base::ErrorKind::Cancelled);
+}
+
+#[test]
+fn cancelling_ends_a_connection_that_is_being_made() {
+    // Whoever listens and never accepts lets the handshake wait.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let mut config = crate::config();
+    config.timing.connect = std::time::Duration::from_secs(3600);
+    config.timing.stall = std::time::Duration::from_secs(3600);
+    let bench = crate::bench_with(config);
+    std::thread::scope(|scope| {
+        let pulling = scope.spawn(|| bench.client.manifest(&reference(&host, "x:t"), &nobody(), &bench.cancel).unwrap_err());
+        let _connected = listener.accept().unwrap();
+        bench.cancel.cancel();
+        assert_eq!(pulling.join().unwrap().to_string(), "context canceled");
+    });
+}
+
+#[test]
+fn a_trickle_ends() {
+    let fake = Fake::start(|seen| match seen.line().as_str() {
+        "GET /v2/" => Reply::new(200, ""),
+        _ => Reply::new(200, "").with("Content-Type", sampan_oci::media::INDEX).then(Then::Trickle),
+    });
+    let bench = bench_with(impatient());
+    let error = bench.client.manifest(&reference(&fake.host(), "x:t"), &nobody(), &bench.cancel).unwrap_err();
+    assert!(error.to_string().ends_with("while reading body)"), "{error}");
 }
 
 #[test]

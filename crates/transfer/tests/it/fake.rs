@@ -41,6 +41,8 @@ pub(crate) enum Then {
     Stall,
     /// Goes on with the body for ever.
     Endless,
+    /// The same, a byte at a time.
+    Trickle,
 }
 
 /// An answer. `Content-Length` is set from the body unless the headers have one, or a `Transfer-Encoding`.
@@ -185,7 +187,7 @@ fn converse(shared: &Shared, stream: &mut (impl Read + Write)) {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         let measured = |(name, _): &(String, String)| ["content-length", "transfer-encoding"].contains(&name.to_lowercase().as_str());
-        if !reply.headers.iter().any(measured) && reply.then != Then::Endless {
+        if !reply.headers.iter().any(measured) && !matches!(reply.then, Then::Endless | Then::Trickle) {
             head.push_str(&format!("Content-Length: {}\r\n", reply.body.len()));
         }
         head.push_str("\r\n");
@@ -199,6 +201,14 @@ fn converse(shared: &Shared, stream: &mut (impl Read + Write)) {
             Then::Stall => {
                 let (over, wake) = &shared.over;
                 let _over = wake.wait_while(over.lock().unwrap(), |over| !*over).unwrap();
+                return;
+            }
+            Then::Trickle => {
+                let (over, wake) = &shared.over;
+                let mut over = over.lock().unwrap();
+                while !*over && stream.write_all(b"x").and_then(|()| stream.flush()).is_ok() {
+                    over = wake.wait_timeout(over, Duration::from_millis(10)).unwrap().0;
+                }
                 return;
             }
             Then::Endless => {

@@ -16,16 +16,23 @@ use sampan_base::{Cancel, Secret};
 use sampan_oci::Reference;
 use sampan_transfer::{Client, Config, Login, Timing};
 
-/// Short times: every test ends soon.
+/// Short pauses; but nothing is given up for being slow, as the machine may be.
 pub(crate) fn config() -> Config {
     let timing = Timing {
-        connect: Duration::from_secs(5),
-        stall: Duration::from_millis(400),
+        connect: Duration::from_secs(60),
+        stall: Duration::from_secs(60),
         attempts: 3,
         pause: Duration::from_millis(1),
         longest_pause: Duration::from_millis(20),
     };
     Config { user_agent: "test/1".to_owned(), timing, ..Config::default() }
+}
+
+/// The same for those who wait for silence: as short as a busy machine allows.
+pub(crate) fn impatient() -> Config {
+    let mut config = config();
+    config.timing.stall = Duration::from_millis(700);
+    config
 }
 
 /// A client with a runtime of its own, which ends with it.

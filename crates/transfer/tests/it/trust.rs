@@ -11,7 +11,7 @@ use sampan_oci::media;
 use sampan_transfer::{Config, Proxies};
 
 use crate::fake::{Fake, Reply, Then};
-use crate::{Bench, bench, bench_with, nobody, reference, user};
+use crate::{Bench, bench, bench_with, impatient, nobody, reference, user};
 
 const HOST: &str = "reg.test:5443";
 
@@ -208,11 +208,10 @@ fn a_first_contact_is_tried_again_only_where_it_broke() {
         _ => Reply::new(200, "{}").with("Content-Type", media::INDEX),
     });
     let silent = Fake::start(|_| Reply::new(100, "").then(Then::Stall));
-    let bench = bench();
-    let pull = |fake: &Fake| bench.client.manifest(&reference(&fake.host(), "x:t"), &nobody(), &bench.cancel);
-    pull(&shaky).unwrap();
+    let pull = |bench: &Bench, fake: &Fake| bench.client.manifest(&reference(&fake.host(), "x:t"), &nobody(), &bench.cancel);
+    pull(&bench(), &shaky).unwrap();
     assert_eq!(shaky.seen().len(), 4);
-    let error = pull(&silent).unwrap_err().to_string();
+    let error = pull(&bench_with(impatient()), &silent).unwrap_err().to_string();
     assert!(error.ends_with("(Client.Timeout exceeded while awaiting headers)"), "{error}");
     assert_eq!(silent.seen().len(), 1);
 }

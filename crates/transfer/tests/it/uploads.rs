@@ -153,9 +153,8 @@ fn a_stalled_upload_ends() {
         "PUT" => Reply::new(100, "").then(Then::Stall),
         _ => Reply::new(200, "{}"),
     });
-    let mut config = crate::config();
+    let mut config = crate::impatient();
     config.timing.attempts = 1;
-    config.timing.stall = std::time::Duration::from_millis(20);
     let error = put(&crate::bench_with(config), &fake, b"x").unwrap_err();
     assert!(error.contains("Client.Timeout exceeded while sending body"), "{error}");
 }
