@@ -149,11 +149,12 @@ fn an_upload_elsewhere_gets_no_credentials() {
 #[test]
 fn a_stalled_upload_ends() {
     let fake = Fake::start(|seen| match seen.method.as_str() {
-        "POST" => session("").then(Then::Close),
+        "POST" => session(""),
         "PUT" => Reply::new(100, "").then(Then::Stall),
         _ => Reply::new(200, "{}"),
     });
     let mut config = crate::impatient();
+    config.timing.stall = std::time::Duration::from_millis(250);
     config.timing.attempts = 1;
     let error = put(&crate::bench_with(config), &fake, b"x").unwrap_err();
     assert!(error.contains("Client.Timeout exceeded while sending body"), "{error}");
