@@ -201,6 +201,24 @@ fn connections_that_fail_are_told_as_go_tells_them() {
 }
 
 #[test]
+fn proxies_are_used_but_not_for_this_machine() {
+    let proxy = Fake::start(|_| Reply::new(200, "{}").with("Content-Type", media::INDEX));
+    let address = Some(format!("http://user:pass@{}", proxy.host()));
+    let proxies = Proxies { http: address.clone(), https: address, no_proxy: Some("direct.test".to_owned()) };
+    assert!(!format!("{proxies:?}").contains("pass"));
+    let bench = bench_with(Config { proxies, insecure: vec!["plain.test:5000".to_owned()], ..crate::config() });
+    bench.client.manifest(&reference("plain.test:5000", "x:t"), &nobody(), &bench.cancel).unwrap();
+    let seen = proxy.seen();
+    let lines: Vec<_> = seen.iter().map(|seen| seen.line()).collect();
+    let wanted = ["CONNECT plain.test:5000", "GET http://plain.test:5000/v2/", "GET http://plain.test:5000/v2/x/manifests/t"];
+    assert_eq!(lines, wanted);
+    assert!(seen.iter().all(|seen| seen.header("proxy-authorization") == Some("Basic dXNlcjpwYXNz")));
+    let own = Fake::start(|_| Reply::new(200, "{}").with("Content-Type", media::INDEX));
+    bench.client.manifest(&reference(&own.host(), "x:t"), &nobody(), &bench.cancel).unwrap();
+    assert_eq!((proxy.seen().len(), own.seen().len()), (3, 2));
+}
+
+#[test]
 fn a_first_contact_is_tried_again_only_where_it_broke() {
     let count = std::sync::atomic::AtomicUsize::new(0);
     let shaky = Fake::start(move |_| match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
