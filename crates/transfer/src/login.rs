@@ -23,7 +23,7 @@ pub(crate) async fn prove(registry: &Registry) -> Result<LoginAnswer, TransferEr
     let mut identity_token = None;
     let header = match registry.challenge("bearer") {
         Some(challenge) if registry.login.registry_token.is_none() => {
-            let token = registry.token(challenge, &[], None, true).await;
+            let token = registry.token(&challenge, &[], None, true).await;
             let token = token.map_err(|cause| TransferError::Token { context: call.context(), cause: Box::new(cause) })?;
             identity_token = token.refresh.map(|token| token.expose().clone());
             Some(token.header)

@@ -1,7 +1,8 @@
 //! One registry at one address, as one user: the first contact, who may do what, and requests with all tries, redirects and
 //! fresh tokens that they need.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Method;
@@ -14,7 +15,7 @@ use crate::challenge::Challenge;
 use crate::config::Login;
 use crate::endpoint::Endpoint;
 use crate::exchange::{self, Answer, Call, Failed, REDIRECTS};
-use crate::state::{Known, State};
+use crate::state::{Known, State, lock};
 use crate::{TransferError, token};
 
 /// A registry that answered.
@@ -24,7 +25,9 @@ pub(crate) struct Registry {
     pub(crate) endpoint: Endpoint,
     pub(crate) http: reqwest::Client,
     pub(crate) login: Login,
-    challenges: Arc<Vec<Challenge>>,
+    /// What it wants; a later answer may say it better than the first. Not remembered beyond this piece of work, as a registry
+    /// may ask for proofs for some repositories only.
+    challenges: Arc<Mutex<Arc<Vec<Challenge>>>>,
 }
 
 /// What a request is allowed to do, in the language of tokens: `repository:a/b:pull`.
@@ -44,11 +47,12 @@ impl Registry {
         let http = state.http(&endpoint)?;
         // What is meant for Docker Hub is not meant for its mirrors.
         let login = if endpoint.mirror { Login::default() } else { login.clone() };
-        let mut registry = Self { state: Arc::clone(state), endpoint, http, login, challenges: Arc::default() };
-        registry.challenges = match state.known(&registry.endpoint) {
+        let registry = Self { state: Arc::clone(state), endpoint, http, login, challenges: Arc::default() };
+        let challenges = match state.known(&registry.endpoint) {
             Some(Known::Reached(challenges)) => challenges,
             _ => registry.ping().await?,
         };
+        *lock(&registry.challenges) = challenges;
         Ok(registry)
     }
 
@@ -122,7 +126,7 @@ impl Registry {
 
     /// One try: at most one more request after a challenge.
     async fn send_once(&self, call: &Call, scopes: &[String]) -> Result<Answer, Failed> {
-        let proof = self.prove(call, &self.challenges, scopes, None).await?;
+        let proof = self.prove(call, &self.challenges(), scopes, None).await?;
         let stall = self.state.config.timing.stall;
         let answer = self.follow(call, proof.header.as_ref(), stall).await?;
         match self.prove_again(call, &answer, &proof).await? {
@@ -137,7 +141,7 @@ impl Registry {
         if call.url.origin() != self.endpoint.base.origin() {
             return Ok(None);
         }
-        Ok(self.prove(call, &self.challenges, scopes, None).await?.header)
+        Ok(self.prove(call, &self.challenges(), scopes, None).await?.header)
     }
 
     /// Drops the token that such a request was refused with.
@@ -187,14 +191,20 @@ impl Registry {
         if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
             let mut scopes = proof.scopes.clone();
             let asked = challenge.parameter("scope").unwrap_or_default();
-            scopes.extend(asked.split_whitespace().take(16).map(|scope| sort_actions(&scope.chars().take(1024).collect::<String>())));
+            scopes.extend(asked.split_whitespace().take(16).map(|scope| scope.chars().take(1024).collect::<String>()));
+            if let Some(stale) = &proof.header {
+                self.state.tokens.forget(stale);
+            }
             let again = self.prove(call, &challenges, &scopes, proof.header.as_ref()).await?;
+            *lock(&self.challenges) = Arc::new(challenges);
             return Ok(again.header);
         }
         if proof.header.is_some() || challenges.is_empty() {
             return Ok(None);
         }
-        Ok(self.prove(call, &challenges, &proof.scopes, None).await?.header)
+        let again = self.prove(call, &challenges, &proof.scopes, None).await?;
+        *lock(&self.challenges) = Arc::new(challenges);
+        Ok(again.header)
     }
 
     /// Follows redirects. The authorization is shown to the registry itself only.
@@ -236,8 +246,12 @@ impl Registry {
     }
 
     /// How the registry wants to be shown who asks.
-    pub(crate) fn challenge(&self, scheme: &str) -> Option<&Challenge> {
-        self.challenges.iter().find(|challenge| challenge.scheme == scheme)
+    pub(crate) fn challenge(&self, scheme: &str) -> Option<Challenge> {
+        self.challenges().iter().find(|challenge| challenge.scheme == scheme).cloned()
+    }
+
+    fn challenges(&self) -> Arc<Vec<Challenge>> {
+        Arc::clone(&lock(&self.challenges))
     }
 }
 
@@ -250,21 +264,18 @@ fn is_broken(error: &TransferError) -> bool {
     matches!(error, TransferError::Transport { cause, .. } if words.iter().any(|word| cause.ends_with(word)))
 }
 
-/// Scopes as the key of a token: each once, in order.
+/// Scopes as the key of a token: each thing once with all its actions, in order.
 fn sorted(scopes: &[String]) -> Vec<String> {
-    let mut scopes: Vec<_> = scopes.iter().map(|scope| sort_actions(scope)).collect();
-    scopes.sort();
-    scopes.dedup();
-    scopes
-}
-
-/// `repository:x:push,pull` and `repository:x:pull,push` are the same.
-fn sort_actions(scope: &str) -> String {
-    let Some((name, actions)) = scope.rsplit_once(':') else { return scope.to_owned() };
-    let mut actions: Vec<_> = actions.split(',').collect();
-    actions.sort_unstable();
-    actions.dedup();
-    format!("{name}:{}", actions.join(","))
+    let mut things: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for scope in scopes {
+        let (thing, actions) = scope.rsplit_once(':').unwrap_or((scope, ""));
+        things.entry(thing).or_default().extend(actions.split(',').filter(|action| !action.is_empty()));
+    }
+    let print = |(thing, actions): (&str, BTreeSet<&str>)| match actions.is_empty() {
+        true => thing.to_owned(),
+        false => format!("{thing}:{}", actions.into_iter().collect::<Vec<_>>().join(",")),
+    };
+    things.into_iter().map(print).collect()
 }
 
 /// Tries the addresses of a registry in order until one of them does what is asked.
@@ -303,7 +314,7 @@ mod tests {
     fn scopes_have_one_form() {
         let scopes = |scopes: &[&str]| sorted(&scopes.iter().map(|&scope| scope.to_owned()).collect::<Vec<_>>());
         assert_eq!(
-            scopes(&["repository:b:push,pull", "repository:a:pull", "repository:b:pull,push", "odd"]),
+            scopes(&["repository:b:push,pull", "repository:a:pull", "repository:b:pull", "odd"]),
             ["odd", "repository:a:pull", "repository:b:pull,push"]
         );
     }

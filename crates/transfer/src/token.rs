@@ -38,6 +38,14 @@ pub(crate) struct Tokens {
 type Key = (String, String, String, Vec<String>, u64);
 type Slot = Arc<tokio::sync::Mutex<Option<Token>>>;
 
+impl Tokens {
+    /// Drops a token that a registry refused, whatever rights it was made for.
+    pub(crate) fn forget(&self, header: &HeaderValue) {
+        let is_it = |slot: &Slot| slot.try_lock().is_ok_and(|kept| kept.as_ref().is_some_and(|token| token.header == *header));
+        lock(&self.slots).retain(|_, slot| !is_it(slot));
+    }
+}
+
 /// A token.
 #[derive(Debug, Clone)]
 pub(crate) struct Token {

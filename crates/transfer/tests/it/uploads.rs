@@ -147,6 +147,43 @@ fn an_upload_elsewhere_gets_no_credentials() {
 }
 
 #[test]
+fn a_registry_may_ask_for_proofs_late_or_again() {
+    let fake = Fake::start(|seen| match (seen.method.as_str(), seen.header("authorization")) {
+        ("POST" | "PUT", None) => Reply::new(401, "").with("WWW-Authenticate", "Basic realm=x"),
+        ("POST", _) => session(""),
+        ("PUT", _) => Reply::new(201, ""),
+        _ => Reply::new(200, "{}"),
+    });
+    let send = |bench: &Bench, fake: &Fake| {
+        let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(Cursor::new(b"x".to_vec()))) };
+        let digest = Digest::sha256_of(b"x");
+        bench.client.put_blob(&reference(&fake.host(), "x"), &digest, 1, &open, &|_| {}, &crate::user(), &bench.cancel)
+    };
+    send(&bench(), &fake).unwrap();
+
+    // A token that is revoked between the two requests; the challenge names a part of the rights only.
+    let count = AtomicUsize::new(0);
+    let (realm, own) = (std::sync::Arc::new(Mutex::new(String::new())), Mutex::new(String::new()));
+    let named = std::sync::Arc::clone(&realm);
+    let fake = Fake::start(move |seen| {
+        let challenge = format!("Bearer realm=\"http://{}/token\",scope=\"repository:x:push\"", named.lock().unwrap());
+        let challenged = Reply::new(401, "").with("WWW-Authenticate", challenge);
+        match (seen.line().as_str(), seen.header("authorization")) {
+            ("GET /token", _) => {
+                *own.lock().unwrap() = format!("t{}", count.fetch_add(1, Ordering::SeqCst));
+                Reply::new(200, format!("{{\"token\":\"{}\"}}", own.lock().unwrap()))
+            }
+            ("POST /v2/x/blobs/uploads/", Some(_)) => session(""),
+            ("PUT /v2/x/blobs/uploads/1", Some("Bearer t1")) => Reply::new(201, ""),
+            _ => challenged,
+        }
+    });
+    *realm.lock().unwrap() = fake.host();
+    send(&bench(), &fake).unwrap();
+    assert_eq!(fake.seen().iter().filter(|seen| seen.line() == "GET /token").count(), 2);
+}
+
+#[test]
 fn a_stalled_upload_ends() {
     let fake = Fake::start(|seen| match seen.method.as_str() {
         "POST" => session(""),
