@@ -83,6 +83,18 @@ pub struct Login {
     pub registry_token: Option<Secret<String>>,
 }
 
+impl Login {
+    /// The refresh token, if there is one; clients send empty texts too.
+    pub(crate) fn refresh(&self) -> Option<&Secret<String>> {
+        self.identity_token.as_ref().filter(|token| !token.expose().is_empty())
+    }
+
+    /// The ready token, if there is one.
+    pub(crate) fn ready(&self) -> Option<&Secret<String>> {
+        self.registry_token.as_ref().filter(|token| !token.expose().is_empty())
+    }
+}
+
 impl Default for Login {
     fn default() -> Self {
         Self { username: String::new(), password: Secret::new(String::new()), identity_token: None, registry_token: None }

@@ -164,7 +164,7 @@ impl Registry {
         stale: Option<&HeaderValue>,
     ) -> Result<Proof, TransferError> {
         let scopes = sorted(scopes);
-        if let Some(token) = &self.login.registry_token {
+        if let Some(token) = self.login.ready() {
             let header = token::bearer(token.expose()).ok_or_else(|| TransferError::Invalid("the registry token is no text".to_owned()))?;
             return Ok(Proof { header: Some(header), scopes });
         }
@@ -184,7 +184,7 @@ impl Registry {
     /// After a 401: a better proof, if there is one. Never more than once for a request.
     async fn prove_again(&self, call: &Call, answer: &Answer, proof: &Proof) -> Result<Option<HeaderValue>, TransferError> {
         let is_ours = answer.url.origin() == self.endpoint.base.origin();
-        if answer.status() != StatusCode::UNAUTHORIZED || !is_ours || self.login.registry_token.is_some() {
+        if answer.status() != StatusCode::UNAUTHORIZED || !is_ours || self.login.ready().is_some() {
             return Ok(None);
         }
         let challenges = answer.challenges();

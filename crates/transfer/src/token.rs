@@ -142,7 +142,7 @@ impl Registry {
     }
 
     async fn fetch_token(&self, realm: &Url, service: &str, scopes: &[String], offline: bool) -> Result<Token, TransferError> {
-        let answer = match &self.login.identity_token {
+        let answer = match self.login.refresh() {
             Some(refresh) => self.post_token(realm, service, scopes, refresh).await?,
             None => self.get_token(realm, service, scopes, offline).await?,
         };

@@ -81,6 +81,9 @@ impl Reply {
     }
 }
 
+/// A body that is longer is answered before it is read, and then thrown away, as nginx does.
+pub(crate) const EARLY: usize = 10_000_000;
+
 type Handler = dyn Fn(&Seen) -> Reply + Send + Sync;
 
 struct Shared {
@@ -190,9 +193,14 @@ fn converse(shared: &Shared, stream: &mut (impl Read + Write)) {
         if !reply.headers.iter().any(measured) && !matches!(reply.then, Then::Endless | Then::Trickle) {
             head.push_str(&format!("Content-Length: {}\r\n", reply.body.len()));
         }
-        head.push_str("\r\n");
+        let is_early = seen.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0) > EARLY;
+        head.push_str(if is_early { "Connection: close\r\n\r\n" } else { "\r\n" });
         let body: &[u8] = if seen.method == "HEAD" { &[] } else { &reply.body };
         if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush()).is_err() {
+            return;
+        }
+        if is_early {
+            let _discarded = std::io::copy(stream, &mut std::io::sink());
             return;
         }
         match reply.then {
@@ -236,7 +244,9 @@ fn read_request(stream: &mut impl Read) -> Option<Seen> {
         lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
     let mut seen = Seen { method, path, headers, body: Vec::new() };
     let length = seen.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    seen.body = vec![0; length];
-    stream.read_exact(&mut seen.body).ok()?;
+    if length <= EARLY {
+        seen.body = vec![0; length];
+        stream.read_exact(&mut seen.body).ok()?;
+    }
     Some(seen)
 }

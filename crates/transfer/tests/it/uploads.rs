@@ -111,6 +111,23 @@ fn pieces_are_sent_where_one_is_too_large() {
 }
 
 #[test]
+fn a_body_that_is_refused_before_it_is_read_goes_in_pieces() {
+    let fake = Fake::start(|seen| match (seen.method.as_str(), seen.body.is_empty()) {
+        ("POST", _) => session(""),
+        // What comes without a body here was longer than what is read.
+        ("PATCH", true) => Reply::new(413, ""),
+        ("PATCH", false) => session(""),
+        ("PUT", _) if seen.header("content-length") != Some("0") => Reply::new(413, "too large"),
+        ("PUT", _) => Reply::new(201, ""),
+        _ => Reply::new(200, "{}"),
+    });
+    let bytes = vec![7; crate::fake::EARLY + 2_000_000];
+    put(&bench(), &fake, &bytes).unwrap();
+    let sizes: Vec<_> = fake.seen().iter().filter(|seen| seen.method == "PATCH").map(|seen| seen.body.len()).collect();
+    assert_eq!(sizes, [0, 4 << 20, 4 << 20, bytes.len() - (8 << 20)]);
+}
+
+#[test]
 fn a_source_that_fails_is_not_the_registrys_fault() {
     let fake = Fake::start(|seen| match seen.method.as_str() {
         "POST" => session(""),
