@@ -71,12 +71,24 @@ impl Images {
                 blob: blob.clone(),
                 diff_id: diff_id.clone(),
             };
-            seats.push(
-                self.flights.join(&format!("{} {diff_id}", blob.descriptor.digest), move |reporter, cancel| work.run(reporter, cancel))?,
-            );
+            seats.push(self.flights.join(&key(blob, diff_id), move |reporter, cancel| work.run(reporter, cancel))?);
         }
-        self.flights.wait(&mut seats, cancel, |seat, step| shown.step(missing[seat].0, step))
+        let done = self.flights.wait(&mut seats, cancel, |seat, step| shown.step(missing[seat].0, step));
+        // Those that nobody else waits for are cancelled, and have ended.
+        drop(seats);
+        if !matches!(done, Ok(()) | Err(ImageError::Cancelled | ImageError::Transfer(_))) {
+            for (_, (blob, diff_id)) in &missing {
+                if !self.flights.is_under_way(&key(blob, diff_id)) {
+                    discard(self.store(), &self.store().partial(&blob.descriptor.digest, diff_id));
+                }
+            }
+        }
+        done
     }
+}
+
+fn key(blob: &LayerBlob, diff_id: &DiffId) -> String {
+    format!("{} {diff_id}", blob.descriptor.digest)
 }
 
 /// The layers as their operation reports them: what is complete is said from the lowest on, as the original does.
