@@ -76,7 +76,7 @@ impl Images {
         let done = self.flights.wait(&mut seats, cancel, |seat, step| shown.step(missing[seat].0, step));
         // Those that nobody else waits for are cancelled, and have ended.
         drop(seats);
-        if !matches!(done, Ok(()) | Err(ImageError::Cancelled | ImageError::Transfer(_))) {
+        if done.as_ref().is_err_and(|error| !error.may_pass()) {
             for (_, (blob, diff_id)) in &missing {
                 if !self.flights.is_under_way(&key(blob, diff_id)) {
                     discard(self.store(), &self.store().partial(&blob.descriptor.digest, diff_id));
@@ -168,9 +168,7 @@ impl Work {
                 .map_err(ImageError::io(format!("publish layer {}", self.diff_id)))?;
             Ok(())
         });
-        let may_pass = matches!(published, Err(ImageError::Cancelled | ImageError::Transfer(_)));
-        let is_full = published.as_ref().err().is_some_and(ImageError::is_disk_full);
-        if !may_pass || is_full {
+        if !published.as_ref().is_err_and(|error| error.may_pass() && !error.is_disk_full()) {
             discard(&self.store, &partial);
         }
         published
