@@ -43,6 +43,7 @@ pub const TARGETS: &[Target] = &[
         words: &[":", "\n", "CMD [\"", "ENV ", "EXPOSE ", "VOLUME ", "LABEL ", "4294967295", "-", "/tcp", "\\"],
         rounds: 16000,
     },
+    Target { name: "registry", run: targets::registry, words: targets::REGISTRY_WORDS, rounds: 12000 },
 ];
 
 /// The target of a name.

@@ -50,6 +50,15 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 "CMD [\"a\",\"b\"]\nENV A=b \"c d\"=e\nLABEL x=y\nEXPOSE 80 90-92/udp\nVOLUME [\"/a\"]\nUSER u:g\nWORKDIR a/b\nSTOPSIGNAL 9\nENTRYPOINT x\nONBUILD RUN x\nHEALTHCHECK --interval=5s CMD x\n",
             ),
         ]),
+        "registry" => texts(&[
+            (
+                "challenges",
+                "Negotiate abc=, Basic realm=\"x\"\nBearer realm=\"https://h/token\",service=\"a \\\"b\\\"\",scope=\"repository:x:pull,push\"",
+            ),
+            ("link", "<a>; rel=prev, </v2/x/tags/list?last=b&n=2>; title=\"<c>\"; rel=\"last next\""),
+            ("pause", "Wed, 21 Oct 2015 07:28:00 GMT"),
+            ("seconds", "120"),
+        ]),
         _ => Vec::new(),
     }
 }
