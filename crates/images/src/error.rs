@@ -54,7 +54,7 @@ pub enum ImageError {
     Unsupported(String),
     /// What another operation that does the same work failed with.
     #[error(transparent)]
-    Shared(std::sync::Arc<ImageError>),
+    Shared(std::sync::Arc<Self>),
     /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),

@@ -318,7 +318,7 @@ fn read(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<Ask>> {
         let Some((name, value)) = line.trim().split_once(':') else { break };
         ask.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    if ask.headers.get("expect").is_some() {
+    if ask.headers.contains_key("expect") {
         reader.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     if ask.headers.get("transfer-encoding").is_some_and(|kind| kind == "chunked") {

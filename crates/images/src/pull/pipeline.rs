@@ -4,7 +4,7 @@
 //! anything is published; until then all lies in a staging folder and in the partial download.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
