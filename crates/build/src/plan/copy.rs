@@ -177,11 +177,7 @@ fn mode(text: &str) -> Result<Mode, String> {
     if text.starts_with(|first: char| first.is_ascii_digit()) {
         return Err(not_octal());
     }
-    if text.split(',').all(is_clause) {
-        Ok(Mode::Symbolic(text.to_owned()))
-    } else {
-        Err(format!("mode: invalid mode string {}", sampan_gotext::quote(text)))
-    }
+    if text.split(',').all(is_clause) { Ok(Mode::Symbolic(text.to_owned())) } else { Err("invalid syntax".to_owned()) }
 }
 
 /// `[ugoa]*([-+=]([rwxXst]*|[ugo]))+`.

@@ -63,7 +63,7 @@ impl Planner<'_> {
             state.variables.set(key, value);
         }
         let config = self.config(stage);
-        if !config.config.working_dir.is_empty() {
+        if !config.config.working_dir.is_empty() && !config.config.working_dir.starts_with('/') {
             config.config.working_dir = join("/", &config.config.working_dir);
         }
     }
@@ -242,7 +242,7 @@ impl Planner<'_> {
         let words = self.with_shell(stage, line);
         let message = format!("CMD {}", printed_list(&words));
         let config = &mut self.config(stage).config;
-        (config.cmd, config.args_escaped) = (Some(words), true);
+        (config.cmd, config.args_escaped) = (Some(words).filter(|words| !words.is_empty()), true);
         self.commit(stage, message, false)
     }
 
@@ -293,14 +293,16 @@ impl Planner<'_> {
             let text = format!("Relative workdir {} can have unexpected results if the base image changes", sampan_gotext::quote(&path));
             self.findings.push(rules::WORKDIR_RELATIVE_PATH.warn(head.lines, text));
         }
-        let path = join(&self.stages[stage].config.config.working_dir, &path);
+        // The configuration keeps an absolute path as it was written.
+        let clean = join(&self.stages[stage].config.config.working_dir, &path);
+        let path = if path.starts_with('/') { path } else { clean.clone() };
         self.config(stage).config.working_dir.clone_from(&path);
         let mut done = Done::default();
-        if path != "/" {
+        if clean != "/" {
             let shown = self.shown(stage, &head.code, self.lexer);
             (done.name, done.number) = self.numbered(stage, &shown, command.trigger);
             let owner = Some(self.stages[stage].config.config.user.clone()).filter(|user| !user.is_empty());
-            let actions = vec![FileAction::Mkdir { path: path.clone(), mode: 0o755, owner }];
+            let actions = vec![FileAction::Mkdir { path: clean, mode: 0o755, owner }];
             let op = self.op(Op::File(File { root: self.stages[stage].root, actions, link: false }));
             self.stages[stage].root = Some(op);
             done.op = Some(op);

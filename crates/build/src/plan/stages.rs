@@ -167,7 +167,9 @@ impl Planner<'_> {
         let parsed = Platform::parse(&full).filter(|parsed| expanded.text.contains('/') || known.contains(&parsed.architecture.as_str()));
         parsed.map(Some).ok_or_else(|| {
             let shown = sampan_gotext::quote(&expanded.text);
-            let reason = format!("{shown}: unknown operating system or architecture: invalid argument");
+            let words = expanded.text.split('/').count() > 3;
+            let reason = if words { "cannot parse platform specifier" } else { "unknown operating system or architecture" };
+            let reason = format!("{shown}: {reason}: invalid argument");
             at(format!("failed to parse platform {text}: {}", suggested(reason)))
         })
     }
@@ -244,7 +246,7 @@ impl Planner<'_> {
                     let name = if name.is_empty() { "scratch".to_owned() } else { name };
                     match self.by_name.get(&name.to_lowercase()) {
                         Some(known) => *known,
-                        None => self.add(StageState { base_name: name, lines: Some(lines), ..StageState::default() }),
+                        None => self.add(StageState { base_name: name, lines: Some(lines).filter(|_| is_copy), ..StageState::default() }),
                     }
                 }
             };
@@ -277,7 +279,10 @@ impl Planner<'_> {
                     }
                     1 => {
                         let text = format!("circular dependency detected on stage: {}", self.stages[begin].display_name);
-                        return Err(fault(text, Some(lines)));
+                        let taken = |(stage, next): &(usize, usize)| {
+                            self.stages[*stage].dependencies.get(next.wrapping_sub(1)).map(|(_, lines)| *lines)
+                        };
+                        return Err(fault(text, way.iter().filter_map(taken).min().or(Some(lines))));
                     }
                     _ => {}
                 }
@@ -385,7 +390,7 @@ impl Planner<'_> {
             self.findings.push(rules::INVALID_BASE_IMAGE_PLATFORM.warn(lines, text));
         }
         let empty = base.config.rootfs.diff_ids.is_empty() && base.config.history.iter().all(|entry| entry.empty_layer);
-        let op = (!empty).then(|| self.op(Op::Image { image: base.image.clone(), platform: platform.clone() }));
+        let op = (!empty).then(|| self.image_op(Op::Image { image: base.image.clone(), platform: platform.clone() }));
         if !empty && self.stages[stage].index.is_some() {
             let mut shown = reference.to_string();
             if let Some(digest) = base.image.digest.as_ref().filter(|_| reference.digest().is_none()) {
@@ -402,8 +407,15 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// The operation of an image; one for all that need it.
+    fn image_op(&mut self, op: Op) -> OpId {
+        let known = self.stages.iter().filter_map(|stage| stage.image_op).find(|known| self.ops[known.0] == op);
+        known.unwrap_or_else(|| self.op(op))
+    }
+
     fn base_fault(&self, stage: usize, name: &str, error: BaseError) -> PlanError {
-        let mut names: Vec<String> = self.stages.iter().map(|stage| stage.display_name.clone()).collect();
+        let named = self.stages.iter().filter(|stage| !stage.display_name.is_empty());
+        let mut names: Vec<String> = named.map(|stage| stage.display_name.clone()).collect();
         names.extend(COMMON.iter().flat_map(|name| [(*name).to_owned(), format!("{name}:latest")]));
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let message = with_suggestion(format!("{name}: {}", error.message), name, &names, true);
