@@ -41,6 +41,9 @@ impl sampan_base::Failure for ParseError {
 /// # Errors
 /// [`ParseError`] of the first fault. Faults of the form of any line come before faults of single instructions, as in docker.
 pub fn parse(text: &[u8]) -> Result<Dockerfile, ParseError> {
+    if text.is_empty() {
+        return Err(ParseError { message: "the Dockerfile cannot be empty".to_owned(), lines: None });
+    }
     let source = source::read(text)?;
     let mut file = Dockerfile {
         escape: source.escape,
@@ -73,4 +76,14 @@ pub(crate) fn parse_one(text: &str, lines: Lines) -> Result<Instruction, String>
     let [node] = source.nodes.as_slice() else { return Err("onbuild trigger should be a single expression".to_owned()) };
     let node = source::Node { lines, ..node.clone() };
     instruction::parse(&node, &mut Vec::new())
+}
+
+/// Reads instructions that change a configuration and nothing else; the name of one that does not is the error's `Err`.
+pub(crate) fn parse_changes(text: &str, allowed: &[&str]) -> Result<Vec<Instruction>, Result<String, String>> {
+    let source = source::read(text.as_bytes()).map_err(|error| Ok(error.message))?;
+    let strange = source.nodes.iter().find(|node| !allowed.contains(&node.keyword.to_ascii_lowercase().as_str()));
+    if let Some(node) = strange {
+        return Err(Err(node.keyword.clone()));
+    }
+    source.nodes.iter().map(|node| instruction::parse(node, &mut Vec::new()).map_err(Ok)).collect()
 }

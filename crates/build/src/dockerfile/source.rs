@@ -128,9 +128,6 @@ fn continuation(line: &str, escape: char) -> (&str, bool) {
 
 /// Reads a file.
 pub(super) fn read(text: &[u8]) -> Result<Source, ParseError> {
-    if text.is_empty() {
-        return Err(ParseError { message: "the Dockerfile cannot be empty".to_owned(), lines: None });
-    }
     if text.len() > MAX_FILE {
         return Err(ParseError { message: "the Dockerfile is larger than 8 MiB".to_owned(), lines: None });
     }

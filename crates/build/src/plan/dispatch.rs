@@ -267,7 +267,7 @@ impl Planner<'_> {
         for word in words {
             let expanded = self.expand_with(stage, word, self.lexer)?;
             for word in expanded.words {
-                let ports = ports::parse(&word, lines, &mut self.findings)?;
+                let ports = ports::parse(&word, lines, &mut self.findings).map_err(|fault| fault.message)?;
                 self.spend(ports.len() * 64)?;
                 found.extend(ports);
             }
