@@ -92,7 +92,8 @@ impl Changed {
             Kind::Expose(words) => {
                 for word in words {
                     for word in self.expand(word)?.words {
-                        let ports = parse_port(&word, instruction.head.lines, &mut Vec::new()).map_err(|fault| fault.classic)?;
+                        let ports = parse_port(&word, instruction.head.lines, &mut Vec::new())
+                            .map_err(|fault| fault.classic.unwrap_or(fault.message))?;
                         self.config.exposed_ports.extend(ports.into_iter().map(|port| (port, json!({}))));
                     }
                 }

@@ -1,5 +1,5 @@
 //! A corpus of Dockerfiles, good and bad, with what docker 28.5.2 (`docker buildx build --call=check`) says of each:
-//! whether it is accepted, the error and its line, the findings of the checks.
+//! whether it is accepted, the error and its line, the findings of the checks, and what its classic builder says where it was asked.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use sampan_base::ErrorKind;
@@ -7,6 +7,7 @@ use sampan_build::dockerfile::parse;
 use sampan_build::plan::{Base, BaseError, BaseImage, Bases, Graph, PlanError, Request, plan};
 use sampan_oci::{Digest, ImageConfig, ImageId, Platform, Reference};
 
+/// A world of one image.
 struct OneImage;
 
 impl Bases for OneImage {
@@ -29,9 +30,12 @@ fn planned(text: &str, request: &Request) -> Result<Graph, PlanError> {
 }
 
 /// What a case results in, in the form of the recorded lines.
-fn outcome(text: &str, request: &Request) -> String {
+fn outcome(text: &str, request: &Request, classic: bool) -> String {
     let line = |lines: Option<sampan_build::dockerfile::Lines>| lines.map_or(0, |lines| lines.first);
     match planned(text, request) {
+        Err(error) if classic => {
+            format!("error {}: {}\nclassic {}\n", line(error.lines), error.message, error.classic_message().trim_end())
+        }
         Err(error) => format!("error {}: {}\n", line(error.lines), error.message),
         Ok(graph) => {
             let mut found: Vec<String> = graph
@@ -65,7 +69,7 @@ fn every_case_is_judged_as_docker_judges_it() {
                 }
             }
         }
-        let found = outcome(&text, &request);
+        let found = outcome(&text, &request, wanted.contains("\nclassic "));
         if found != wanted {
             faults.push(format!(
                 "{heading}\n  docker: {}  sampan: {found}",

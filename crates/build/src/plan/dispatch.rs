@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::graph::{File, FileAction, Op, OpId, Step};
 use super::lint;
-use super::planner::{Command, DEFAULT_PATH, Planner, fault};
+use super::planner::{Command, DEFAULT_PATH, Fault, Planner, fault};
 use super::ports;
 use super::request::PlanError;
 use super::scope::{join, set_line};
@@ -32,7 +32,7 @@ impl Planner<'_> {
         for command in std::mem::take(&mut self.stages[stage].commands) {
             let lines = command.instruction.head.lines;
             let at = |message: String| fault(message, Some(lines));
-            let done = self.dispatch(stage, &command).map_err(at)?;
+            let done = self.dispatch(stage, &command).map_err(|fault| fault.at(lines))?;
             self.step(stage, &command.instruction.head, done, command.trigger).map_err(at)?;
             // The next stage wants to know the triggers.
             self.stages[stage].commands.push(command);
@@ -112,15 +112,15 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn dispatch(&mut self, stage: usize, command: &Command) -> Result<Done, String> {
+    fn dispatch(&mut self, stage: usize, command: &Command) -> Result<Done, Fault> {
         let head = &command.instruction.head;
         let lines = head.lines;
         let history = match &command.instruction.kind {
-            Kind::From(_) => return Err("*instructions.Stage is not a command type".to_owned()),
-            Kind::Run(run) => return self.run(stage, command, run),
+            Kind::From(_) => return Err("*instructions.Stage is not a command type".to_owned().into()),
+            Kind::Run(run) => return Ok(self.run(stage, command, run)?),
             Kind::Copy(transfer) => return self.transfer(stage, command, transfer, false),
             Kind::Add(transfer) => return self.transfer(stage, command, transfer, true),
-            Kind::Workdir(path) => return self.workdir(stage, command, path),
+            Kind::Workdir(path) => return Ok(self.workdir(stage, command, path)?),
             Kind::Onbuild(trigger) => {
                 self.config(stage).config.on_build.get_or_insert_default().push(trigger.clone());
                 return Ok(Done::default());
@@ -140,7 +140,7 @@ impl Planner<'_> {
             Kind::StopSignal(signal) => {
                 let signal = self.word(stage, lines, signal)?;
                 if !is_signal(&signal) {
-                    return Err(format!("invalid signal: {signal}"));
+                    return Err(format!("invalid signal: {signal}").into());
                 }
                 self.config(stage).config.stop_signal.clone_from(&signal);
                 self.commit(stage, format!("STOPSIGNAL {signal}"), false)
@@ -262,12 +262,12 @@ impl Planner<'_> {
         self.commit(stage, message, false)
     }
 
-    fn expose(&mut self, stage: usize, lines: Lines, words: &[String]) -> Result<History, String> {
+    fn expose(&mut self, stage: usize, lines: Lines, words: &[String]) -> Result<History, Fault> {
         let mut found = Vec::new();
         for word in words {
             let expanded = self.expand_with(stage, word, self.lexer)?;
             for word in expanded.words {
-                let ports = ports::parse(&word, lines, &mut self.findings).map_err(|fault| fault.message)?;
+                let ports = ports::parse(&word, lines, &mut self.findings)?;
                 self.spend(ports.len() * 64)?;
                 found.extend(ports);
             }

@@ -31,7 +31,7 @@ use planner::{Planner, fault};
 
 impl From<ParseError> for PlanError {
     fn from(error: ParseError) -> Self {
-        Self { kind: sampan_base::ErrorKind::Invalid, message: error.message, classic: None, lines: error.lines }
+        Self { kind: sampan_base::ErrorKind::Invalid, message: error.message, classic: Some(error.classic), lines: error.lines }
     }
 }
 

@@ -1,22 +1,16 @@
 //! EXPOSE: `[ip:][host:]port[-port][/protocol]` to the container's ports.
 
+use super::planner::Fault;
 use crate::dockerfile::{Lines, Warning, rules};
 
-/// A word that is no port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PortFault {
-    /// BuildKit's words.
-    pub(crate) message: String,
-    /// Those of the classic builder and of commit.
-    pub(crate) classic: String,
-}
-
 /// The ports of one word, `80/tcp`; findings of checks are added.
-pub(crate) fn parse(text: &str, lines: Lines, findings: &mut Vec<Warning>) -> Result<Vec<String>, PortFault> {
+pub(crate) fn parse(text: &str, lines: Lines, findings: &mut Vec<Warning>) -> Result<Vec<String>, Fault> {
     let (address, host, container) = split(text);
-    let in_port =
-        |reason: &str, classic: String| PortFault { message: format!("invalid port: {}: {reason}", sampan_gotext::quote(text)), classic };
-    let fault = |message: String| PortFault { classic: message.replacen("invalid", "Invalid", 1), message };
+    let in_port = |reason: &str, classic: String| Fault {
+        message: format!("invalid port: {}: {reason}", sampan_gotext::quote(text)),
+        classic: Some(classic),
+    };
+    let fault = |message: String| Fault { classic: Some(message.replacen("invalid", "Invalid", 1)), message };
     let (ports, protocol) = container.split_once('/').unwrap_or((container, ""));
     if ports.is_empty() {
         return Err(in_port("no port specified", format!("No port specified: {text}<empty>")));

@@ -227,7 +227,8 @@ impl Planner<'_> {
                 let expanded = expanded.map_err(|error| fault(error.to_string(), Some(lines)))?;
                 if expanded.text != copy.from {
                     let text = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
-                    return Err(fault(text, None));
+                    let classic = Some(format!("invalid from flag value {}: invalid reference format", copy.from));
+                    return Err(PlanError { classic, ..fault(text, None) });
                 }
                 vec![copy.from.clone()]
             }
@@ -240,7 +241,10 @@ impl Planner<'_> {
             let source = match index {
                 Some(index) => {
                     let found = usize::try_from(index).ok().filter(|index| *index < self.stages.len());
-                    found.ok_or_else(|| fault(format!("invalid stage index {index}"), None))?
+                    found.ok_or_else(|| PlanError {
+                        classic: Some(format!("invalid from flag value {index}: index out of bounds")),
+                        ..fault(format!("invalid stage index {index}"), None)
+                    })?
                 }
                 None => {
                     let name = if name.is_empty() { "scratch".to_owned() } else { name };
@@ -340,9 +344,10 @@ impl Planner<'_> {
             state.dispatched = implicit;
             return Ok(());
         }
-        let reference = Reference::parse_normalized(&name);
-        let reference =
-            reference.map_err(|error| fault(format!("failed to parse stage name {}: {error}", sampan_gotext::quote(&name)), lines))?;
+        let reference = Reference::parse_normalized(&name).map_err(|error| {
+            let text = format!("failed to parse stage name {}: {error}", sampan_gotext::quote(&name));
+            PlanError { classic: Some(self.from_flag(stage, error.to_string())), ..fault(text, lines) }
+        })?;
         if !reachable {
             return Ok(());
         }
@@ -413,13 +418,19 @@ impl Planner<'_> {
         known.unwrap_or_else(|| self.op(op))
     }
 
+    /// What the classic builder says of an image that COPY names.
+    fn from_flag(&self, stage: usize, message: String) -> String {
+        let stage = &self.stages[stage];
+        if stage.index.is_some() { message } else { format!("invalid from flag value {}: {message}", stage.base_name) }
+    }
+
     fn base_fault(&self, stage: usize, name: &str, error: BaseError) -> PlanError {
         let named = self.stages.iter().filter(|stage| !stage.display_name.is_empty());
         let mut names: Vec<String> = named.map(|stage| stage.display_name.clone()).collect();
         names.extend(COMMON.iter().flat_map(|name| [(*name).to_owned(), format!("{name}:latest")]));
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let message = with_suggestion(format!("{name}: {}", error.message), name, &names, true);
-        PlanError { kind: error.kind, message, classic: Some(error.message), lines: self.stages[stage].lines }
+        PlanError { kind: error.kind, message, classic: Some(self.from_flag(stage, error.message)), lines: self.stages[stage].lines }
     }
 
     /// Puts the triggers of what a stage begins with before its instructions; whether new stages have to be resolved.
