@@ -101,3 +101,6 @@ pub(crate) fn parse_changes(text: &str, allowed: &[&str]) -> Result<Vec<Instruct
     }
     source.nodes.iter().map(|node| instruction::parse(node, &mut Vec::new()).map_err(Ok)).collect()
 }
+
+#[cfg(test)]
+mod tests;

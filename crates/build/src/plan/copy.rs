@@ -1,6 +1,6 @@
 //! COPY and ADD.
 
-use std::str::FromStr;
+use std::str::FromStr as _;
 
 use sampan_gotext::shellwords::Lexer;
 use sampan_oci::Digest;

@@ -28,7 +28,7 @@ impl Planner<'_> {
     pub(super) fn dispatch_stage(&mut self, stage: usize) -> Result<(), PlanError> {
         self.begin(stage);
         let first = self.steps.len();
-        self.from_step(stage)?;
+        self.stage_step(stage)?;
         for command in std::mem::take(&mut self.stages[stage].commands) {
             let lines = command.instruction.head.lines;
             let at = |message: String| fault(message, Some(lines));
@@ -68,7 +68,7 @@ impl Planner<'_> {
         }
     }
 
-    fn from_step(&mut self, stage: usize) -> Result<(), PlanError> {
+    fn stage_step(&mut self, stage: usize) -> Result<(), PlanError> {
         let state = &self.stages[stage];
         let (Some(head), Some(index)) = (state.head.clone(), state.index) else { return Ok(()) };
         let step = Step {

@@ -113,12 +113,15 @@ fn unused(planner: &Planner<'_>) -> Vec<String> {
         }
     }
     let known = |key: &String| {
-        let platform = ["BUILD", "TARGET"].iter().any(|side| key.strip_prefix(side).is_some_and(|rest| planner_names(rest)));
+        let platform = ["BUILD", "TARGET"].iter().any(|side| key.strip_prefix(side).is_some_and(is_platform_fact));
         declared.contains(key) || run::is_proxy(key) || key.starts_with("BUILDKIT_") || key == "SOURCE_DATE_EPOCH" || platform
     };
     planner.request.build_args.keys().filter(|key| !known(key)).cloned().collect()
 }
 
-fn planner_names(rest: &str) -> bool {
+fn is_platform_fact(rest: &str) -> bool {
     matches!(rest, "PLATFORM" | "OS" | "OSVERSION" | "ARCH" | "VARIANT" | "STAGE")
 }
+
+#[cfg(test)]
+mod tests;

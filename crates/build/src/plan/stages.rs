@@ -41,7 +41,7 @@ impl Planner<'_> {
             self.globals.set(key, &value);
         }
         let defaults = self.globals.clone();
-        if let Some(globals) = self.global_values(false).ok() {
+        if let Ok(globals) = self.global_values(false) {
             lint::default_bases(self, &globals);
         }
         self.globals = defaults;
@@ -346,7 +346,7 @@ impl Planner<'_> {
         }
         let reference = Reference::parse_normalized(&name).map_err(|error| {
             let text = format!("failed to parse stage name {}: {error}", sampan_gotext::quote(&name));
-            PlanError { classic: Some(self.from_flag(stage, error.to_string())), ..fault(text, lines) }
+            PlanError { classic: Some(self.in_from_flag(stage, error.to_string())), ..fault(text, lines) }
         })?;
         if !reachable {
             return Ok(());
@@ -361,7 +361,7 @@ impl Planner<'_> {
         if let Some(context) = self.named_context(&name) {
             self.use_context(stage, &name.to_lowercase(), &context, &platform)?;
         } else {
-            self.use_image(stage, &name, reference.with_default_tag(), &platform)?;
+            self.use_image(stage, &name, &reference.with_default_tag(), &platform)?;
         }
         self.stages[stage].dispatched = implicit;
         Ok(())
@@ -369,7 +369,7 @@ impl Planner<'_> {
 
     fn use_context(&mut self, stage: usize, name: &str, context: &NamedContext, platform: &Platform) -> Result<(), PlanError> {
         match context {
-            NamedContext::Image(reference) => self.use_image(stage, name, reference.clone().with_default_tag(), platform),
+            NamedContext::Image(reference) => self.use_image(stage, name, &reference.clone().with_default_tag(), platform),
             NamedContext::Directory => {
                 let op = self.context(name);
                 let state = &mut self.stages[stage];
@@ -381,9 +381,9 @@ impl Planner<'_> {
         }
     }
 
-    fn use_image(&mut self, stage: usize, name: &str, reference: Reference, platform: &Platform) -> Result<(), PlanError> {
+    fn use_image(&mut self, stage: usize, name: &str, reference: &Reference, platform: &Platform) -> Result<(), PlanError> {
         let lines = self.stages[stage].lines;
-        let base = self.bases.resolve(&reference, platform).map_err(|error| self.base_fault(stage, name, error))?;
+        let base = self.bases.resolve(reference, platform).map_err(|error| self.base_fault(stage, name, error))?;
         let mut platform = platform.clone();
         let implicit = self.request.platform.is_none() && self.stages[stage].platform.is_none();
         let found = base.config.platform();
@@ -419,7 +419,7 @@ impl Planner<'_> {
     }
 
     /// What the classic builder says of an image that COPY names.
-    fn from_flag(&self, stage: usize, message: String) -> String {
+    fn in_from_flag(&self, stage: usize, message: String) -> String {
         let stage = &self.stages[stage];
         if stage.index.is_some() { message } else { format!("invalid from flag value {}: {message}", stage.base_name) }
     }
@@ -430,7 +430,7 @@ impl Planner<'_> {
         names.extend(COMMON.iter().flat_map(|name| [(*name).to_owned(), format!("{name}:latest")]));
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let message = with_suggestion(format!("{name}: {}", error.message), name, &names, true);
-        PlanError { kind: error.kind, message, classic: Some(self.from_flag(stage, error.message)), lines: self.stages[stage].lines }
+        PlanError { kind: error.kind, message, classic: Some(self.in_from_flag(stage, error.message)), lines: self.stages[stage].lines }
     }
 
     /// Puts the triggers of what a stage begins with before its instructions; whether new stages have to be resolved.
