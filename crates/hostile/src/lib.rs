@@ -44,6 +44,14 @@ pub const TARGETS: &[Target] = &[
         rounds: 16000,
     },
     Target { name: "registry", run: targets::registry, words: targets::REGISTRY_WORDS, rounds: 12000 },
+    Target { name: "dockerfile", run: targets::dockerfile, words: targets::DOCKERFILE_WORDS, rounds: 8000 },
+    Target {
+        name: "shellwords",
+        run: targets::shellwords,
+        words: &["${", "}", ":-", ":+", ":?", "##", "%%", "//", "\\", "'", "\"", "$A", "<<", "*", "?", "${A"],
+        rounds: 16000,
+    },
+    Target { name: "ignore", run: targets::ignore, words: &["**", "/", "!", "[a-", "[^", "]", "\\", "..", "#", "\n"], rounds: 16000 },
 ];
 
 /// The target of a name.
