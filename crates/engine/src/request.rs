@@ -60,6 +60,7 @@ impl Engine {
             user: spec.config.user.clone(),
             groups: host.group_add.clone(),
             init: host.init.unwrap_or(self.config.init) && matches!(host.pid_mode.as_str(), "" | "private"),
+            passing: false,
         })
     }
 
