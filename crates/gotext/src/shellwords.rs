@@ -37,6 +37,8 @@ pub struct Expansion {
     pub matched: BTreeSet<String>,
     /// Variables that were not.
     pub unmatched: BTreeSet<String>,
+    /// About how many bytes were moved for it; who expands many texts of a stranger sets a limit to the sum.
+    pub cost: usize,
 }
 
 /// A text that cannot be expanded.
@@ -77,6 +79,7 @@ impl Lexer {
         match scanner.until(None, self.raw_escapes) {
             Ok(result) => {
                 let mut out = scanner.out;
+                out.cost = scanner.spent + result.len();
                 (out.text, out.words) = (result, scanner.words.finish());
                 Ok(out)
             }
@@ -322,6 +325,7 @@ impl Scanner<'_> {
             Some(cut @ ('#' | '%')) => {
                 let (greedy, pattern) = word.strip_prefix(cut).map_or((false, word.as_str()), |rest| (true, rest));
                 let value = value.unwrap_or_default();
+                self.spent += pattern.len() * value.len() / 32;
                 if cut == '#' { glob::trim_prefix(pattern, &value, greedy) } else { glob::trim_suffix(pattern, &value, greedy) }
             }
             other => Err(unsupported(null_is_unset, other)),
@@ -339,7 +343,11 @@ impl Scanner<'_> {
         let value = self.get(name);
         match value {
             None if self.lexer.skip_unset => Ok(format!("${{{name}/{pattern}/{replacement}}}")),
-            value => glob::replace(&pattern, &value.unwrap_or_default(), &replacement, all),
+            value => {
+                let value = value.unwrap_or_default();
+                self.spent += pattern.len() * value.len() / 32;
+                glob::replace(&pattern, &value, &replacement, all)
+            }
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Graph {
     pub stages: Vec<Stage>,
     /// The result: that of the last of `stages`.
     pub result: Output,
+    /// The ARGs before the first FROM as the classic builder shows them: `ARG VERSION=1`.
+    pub prologue: Vec<String>,
     /// Findings of the checks, in the order of the file.
     pub warnings: Vec<Warning>,
     /// Build arguments that were given and that no stage declares: docker warns of them.
@@ -325,8 +327,8 @@ pub struct Copy {
     pub mode: Mode,
     /// Patterns of the source's paths that stay behind.
     pub excludes: Vec<String>,
-    /// `--parents`: keep the source's directories.
-    pub parents: bool,
+    /// `--parents`: what of `source` is copied, with its directories; a pattern, relative. `None` without the flag.
+    pub parents: Option<String>,
     /// Whether archives are unpacked: ADD's rule, or what `--unpack` says.
     pub unpack: Unpack,
     /// Whether the instruction is ADD.
