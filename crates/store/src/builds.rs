@@ -135,7 +135,7 @@ impl Store {
     /// # Errors
     /// A failing database.
     pub fn mark_build_result(&self, image: &str) -> Result<(), DbError> {
-        self.db.write_soon("mark build result", |transaction| {
+        self.db.write("mark build result", |transaction| {
             transaction.execute("UPDATE build_cache SET result = 1 WHERE image = ? AND result = 0", [image]).map(drop)
         })
     }
@@ -151,5 +151,31 @@ impl Store {
             }
             Ok(())
         })
+    }
+}
+
+impl Store {
+    /// Keeps layers from being collected while a build uses them; of no meaning after a start.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn hold_layers(&self, owner: &str, layers: &[sampan_oci::DiffId]) -> Result<(), DbError> {
+        let expires = crate::layers::now().saturating_add(30 * 24 * 3600);
+        self.db.write_soon("hold layers", |transaction| {
+            for layer in layers {
+                transaction
+                    .prepare_cached("INSERT OR REPLACE INTO leases (owner, diff_id, expires) VALUES (?, ?, ?)")?
+                    .execute(params![owner, layer.to_string(), expires])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends [`Store::hold_layers`].
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn let_layers_go(&self, owner: &str) -> Result<(), DbError> {
+        self.db.write_soon("let layers go", |transaction| transaction.execute("DELETE FROM leases WHERE owner = ?", [owner]).map(drop))
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use sampan_base::Cancel;
-use sampan_gotext::Ignore;
+use sampan_gotext::ignore::Ignore;
 
 use super::select::{Selected, excludes};
 use super::source::{Node, NodeKind, Source, join};
@@ -156,7 +156,7 @@ impl<'a> Copier<'a> {
         Ok(Self { target, source, copy, owner, excludes: excludes(copy)?, download, cancel, names: HashMap::new() })
     }
 
-    fn fail(&self) -> impl Fn(io::Error) -> BuildError {
+    fn fail(&self) -> impl Fn(io::Error) -> BuildError + use<'a> {
         let text = format!("{} failed: copy {}", if self.copy.add { "ADD" } else { "COPY" }, self.copy.source_as_written);
         move |error| BuildError::io(text.clone())(error)
     }
@@ -176,14 +176,14 @@ impl<'a> Copier<'a> {
         let fail = self.fail();
         let dest = self.copy.dest.trim_matches('/').as_bytes();
         let parent_owner = self.owner.unwrap_or((0, 0));
-        let inside = self.copy.dest_is_dir || self.copy.parents || self.target.is_directory(dest);
+        let inside = self.copy.dest_is_dir || self.copy.parents.is_some() || self.target.is_directory(dest);
         for one in selected {
             let mut folder = dest.to_vec();
             if !one.parents.is_empty() {
                 folder = join(&folder, &one.parents);
             }
             if one.node.kind == NodeKind::Directory {
-                let into = if self.copy.parents { join(&folder, &one.name) } else { folder };
+                let into = if self.copy.parents.is_some() { join(&folder, &one.name) } else { folder };
                 let into = into.strip_prefix(b"/").map_or(into.clone(), <[u8]>::to_vec);
                 self.directory(&into, &one.node)?;
                 continue;
@@ -257,7 +257,9 @@ impl<'a> Copier<'a> {
         }
         let file = self.source.open(node)?;
         self.target.file(folder, name, &mut Content::File(file), node, mode, owner)?;
-        if let Some(identity) = node.identity {
+        if let Some(identity) = node.identity
+            && self.names.len() < 256
+        {
             self.names.insert(identity, (folder.try_clone()?, name.to_vec()));
         }
         Ok(())

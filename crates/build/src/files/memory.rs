@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sampan_archive::tar::{Header, Kind, Reader};
 use sampan_base::Cancel;
+use sampan_gotext::ignore::Ignore;
 
 use super::source::{Node, NodeKind, Source, join, split};
 use crate::run::BuildError;
@@ -249,17 +250,15 @@ impl MemoryTree {
         }
     }
 
-    /// Removes what patterns of `.dockerignore` match.
-    pub(crate) fn ignore(&mut self, ignore: &sampan_gotext::Ignore) {
-        if ignore.is_empty() {
-            return;
+    /// Removes those of some paths that patterns match.
+    pub(crate) fn remove_matching(&mut self, ignore: &Ignore, paths: &[&str]) {
+        for path in paths.iter().filter(|path| ignore.matches(path)) {
+            let (folder, name) = split(path.as_bytes());
+            self.entries.remove(path.as_bytes());
+            if let Some(folder) = self.entries.get_mut(folder) {
+                folder.names.retain(|other| other != name);
+            }
         }
-        let keep = |path: &Vec<u8>| path.is_empty() || !ignore.matches(&String::from_utf8_lossy(path));
-        self.entries.retain(|path, entry| keep(path) || entry.node.kind == NodeKind::Directory && ignore.may_include_below(&String::from_utf8_lossy(path)));
-        for entry in self.entries.values_mut() {
-            entry.names.clear();
-        }
-        self.settle();
     }
 
     /// The bytes of a file, up to a limit.

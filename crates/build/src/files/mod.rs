@@ -12,5 +12,5 @@ mod unpack;
 pub(crate) use apply::{Applied, apply};
 pub(crate) use memory::{MemoryTree, Mirror, read_tar};
 pub(crate) use select::{Selected, digest, select};
-pub(crate) use source::{Node, NodeKind, Source, TreeSource};
+pub(crate) use source::{NodeKind, Source, TreeSource};
 pub(crate) use target::Target;

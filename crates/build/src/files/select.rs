@@ -3,7 +3,8 @@
 use std::io;
 
 use sampan_base::Cancel;
-use sampan_gotext::{Ignore, pattern};
+use sampan_gotext::ignore::Ignore;
+use sampan_gotext::pattern;
 
 use super::source::{Node, NodeKind, Source, join, split};
 use crate::plan::Copy;
@@ -26,21 +27,25 @@ fn trimmed(path: &str) -> &[u8] {
     path.trim_matches('/').as_bytes()
 }
 
-/// The part before a `/./` is not kept by `--parents`.
+/// The directories that `--parents` keeps of a path, which begins with the source's own directory.
 fn kept_parents(copy: &Copy, path: &[u8]) -> Vec<u8> {
-    if !copy.parents {
+    if copy.parents.is_none() {
         return Vec::new();
     }
-    let pivot = copy.source_as_written.split_once("/./").map_or(0, |(before, _)| before.split('/').filter(|part| !part.is_empty() && *part != ".").count());
-    let parts: Vec<&[u8]> = split(path).0.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).skip(pivot).collect();
-    parts.join(&b'/')
+    let base = trimmed(&copy.source);
+    let below = path.strip_prefix(base).unwrap_or(path);
+    split(below.strip_prefix(b"/").unwrap_or(below)).0.to_vec()
 }
 
 /// Finds what a copy means.
 pub(crate) fn select(source: &dyn Source, copy: &Copy, cancel: &Cancel) -> Result<Vec<Selected>, BuildError> {
-    let path = trimmed(&copy.source);
+    let whole = match &copy.parents {
+        Some(below) => format!("{}/{below}", copy.source.trim_end_matches('/')),
+        None => copy.source.clone(),
+    };
+    let path = trimmed(&whole);
     let fail = |error: io::Error| BuildError::io(format!("read {}", copy.source_as_written))(error);
-    if !pattern::has_meta(&copy.source) {
+    if !pattern::has_meta(&whole) {
         let node = source.find(path, true).map_err(fail)?.ok_or_else(|| BuildError::missing_source(copy))?;
         let found = Selected { parents: kept_parents(copy, path), name: split(path).1.to_vec(), node };
         return Ok(vec![found]);
@@ -88,7 +93,7 @@ pub(crate) fn digest(source: &dyn Source, copy: &Copy, selected: &[Selected], ca
     let fail = |error: io::Error| BuildError::io(format!("read {}", copy.source_as_written))(error);
     for one in selected {
         // A directory's own name is of no matter: its contents are copied.
-        let name: &[u8] = if one.node.kind == NodeKind::Directory && !copy.parents { b"" } else { &one.name };
+        let name: &[u8] = if one.node.kind == NodeKind::Directory && copy.parents.is_none() { b"" } else { &one.name };
         field(&mut hasher, &one.parents);
         field(&mut hasher, name);
         let mut pending = vec![(one.node.clone(), Vec::new())];
