@@ -41,6 +41,7 @@ pub use error::{EngineError, LookupError, chain};
 pub use events::EventBus;
 pub use facts::Facts;
 pub use lifecycle::RemoveOptions;
+pub use request::ulimit_number;
 pub use prune::{PruneFilter, PruneReport};
 pub use streams::{AttachRequest, Attached, Logs};
 pub use subscription::{Sender, Subscription, channel, ready};

@@ -363,6 +363,12 @@ const ULIMITS: [(&str, u32); 15] = [
     ("rttime", 15),
 ];
 
+/// The number of a limit of processes, by its name: `nofile`, …
+#[must_use]
+pub fn ulimit_number(name: &str) -> Option<u32> {
+    ULIMITS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
+
 fn ulimit(limit: &crate::model::Ulimit) -> Result<(u32, u64, u64), EngineError> {
     let known = ULIMITS.iter().find(|(name, _)| *name == limit.name);
     let (_, number) = known.ok_or_else(|| EngineError::Invalid(format!("invalid ulimit type: {}", limit.name)))?;

@@ -142,16 +142,26 @@ impl Images {
             let fits = before.iter().all(|edge| created < *edge)
                 && since.iter().all(|edge| created > *edge)
                 && filter.until.is_none_or(|until| created < until)
-                && filter.labels.iter().all(has)
-                && filter.dangling.is_none_or(|dangling| dangling == image.references.is_empty());
+                && filter.labels.iter().all(has);
             if !fits {
                 continue;
             }
             if !filter.references.is_empty() {
-                image.references.retain(|name| filter.references.iter().any(|pattern| matches_reference(pattern, name)));
-                if image.references.is_empty() {
+                let fits = |name: &String| filter.references.iter().any(|pattern| matches_reference(pattern, name));
+                image.references.retain(fits);
+                image.digests.retain(fits);
+                if image.references.is_empty() && image.digests.is_empty() {
                     continue;
                 }
+            }
+            // One that is known by digest only is dangling and not dangling.
+            let fits = match filter.dangling {
+                Some(true) => image.references.is_empty(),
+                Some(false) => !image.references.is_empty() || !image.digests.is_empty(),
+                None => true,
+            };
+            if !fits {
+                continue;
             }
             out.push(image);
         }
@@ -190,7 +200,10 @@ impl Images {
 
 /// Whether a familiar name fits a pattern: against the whole, without the tag, or the last part (as reference.FamiliarMatch does).
 fn matches_reference(pattern: &str, name: &str) -> bool {
-    let untagged = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(rest, _)| rest);
+    let untagged = match name.split_once('@') {
+        Some((rest, _)) => rest,
+        None => name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(rest, _)| rest),
+    };
     matches(pattern.as_bytes(), name.as_bytes()) || matches(pattern.as_bytes(), untagged.as_bytes())
 }
 

@@ -88,6 +88,43 @@ impl Platform {
         self.runnable().iter().position(|own| *own == other)
     }
 
+    /// Parses what a user typed: `linux/arm/v7`, `linux/amd64`, or one of both parts.
+    ///
+    /// # Errors
+    /// The text of containerd's parser.
+    pub fn parse_specifier(text: &str) -> Result<Self, String> {
+        let quote = |text: &str| format!("{text:?}");
+        let parts: Vec<&str> = text.split('/').collect();
+        if parts.len() > 3 {
+            return Err(format!("{}: cannot parse platform specifier: invalid argument", quote(text)));
+        }
+        let word =
+            |part: &&&str| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+        if let Some(wrong) = parts.iter().find(word) {
+            return Err(format!(
+                "{} is an invalid component of {}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument",
+                quote(wrong),
+                quote(text)
+            ));
+        }
+        if let [one] = parts[..] {
+            let one = one.to_ascii_lowercase();
+            let host = Self::host();
+            if matches!(one.as_str(), "linux" | "windows" | "darwin" | "freebsd" | "macos") {
+                return Ok(Self { os: if one == "macos" { "darwin".into() } else { one }, ..host });
+            }
+            let known = [
+                "386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x", "x86_64", "aarch64", "armhf",
+                "armel", "i386",
+            ];
+            if known.contains(&one.as_str()) {
+                return Ok(Self { architecture: one, os: host.os, variant: String::new() }.normalized());
+            }
+            return Err(format!("{}: unknown operating system or architecture: invalid argument", quote(text)));
+        }
+        Self::parse(text).ok_or_else(|| format!("{}: cannot parse platform specifier: invalid argument", quote(text)))
+    }
+
     /// Parses `linux/amd64`, `linux/arm/v7`; aliases become their proper names.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -1,12 +1,19 @@
 //! The client's blocking face: what can be asked of a registry.
 
 use std::io::{self, Read};
+use std::pin::pin;
 use std::sync::Arc;
 
 use sampan_base::Cancel;
 use sampan_oci::{Descriptor, Digest, Reference};
 
-use crate::{BlobReader, Config, FetchedManifest, Login, LoginAnswer, SearchItem, TransferError};
+use crate::registry::{Registry, with_registry};
+use crate::state::State;
+use crate::upload::Content;
+use crate::{
+    BlobReader, Config, FetchedManifest, Login, LoginAnswer, SearchItem, TransferError, blob, lists, login, manifest, referrers, search,
+    upload,
+};
 
 /// A client of registries; clones share connections, tokens and what is known of each registry.
 ///
@@ -14,25 +21,34 @@ use crate::{BlobReader, Config, FetchedManifest, Login, LoginAnswer, SearchItem,
 /// called from many threads at once, but never from a thread that drives the runtime. The runtime must have a thread of its own.
 #[derive(Debug, Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    state: Arc<State>,
 }
 
-#[derive(Debug)]
-struct Inner {
-    #[expect(dead_code, reason = "used soon")]
-    handle: tokio::runtime::Handle,
-    #[expect(dead_code, reason = "used soon")]
-    config: Config,
+/// Runs a future on the calling thread until it is done or the token is cancelled, whatever it waits for.
+pub(crate) fn block<T>(state: &State, cancel: &Cancel, work: impl Future<Output = Result<T, TransferError>>) -> Result<T, TransferError> {
+    cancel.check()?;
+    let wake = Arc::new(tokio::sync::Notify::new());
+    let _watch = cancel.watch({
+        let wake = Arc::clone(&wake);
+        move || wake.notify_one()
+    });
+    state.handle.block_on(async {
+        let mut work = pin!(work);
+        tokio::select! {
+            biased;
+            () = wake.notified() => Err(TransferError::Cancelled),
+            outcome = &mut work => outcome,
+        }
+    })
 }
 
-#[expect(unused_variables, clippy::unused_self, reason = "bodies follow")]
 impl Client {
     /// Makes a client on a runtime.
     ///
     /// # Errors
     /// [`TransferError::Configuration`] where a mirror, a proxy or an insecure registry cannot be understood.
     pub fn new(handle: tokio::runtime::Handle, config: Config) -> Result<Self, TransferError> {
-        Ok(Self { inner: Arc::new(Inner { handle, config }) })
+        Ok(Self { state: Arc::new(State::new(handle, config)?) })
     }
 
     /// Fetches a manifest or an index by its digest, or by its tag (`latest` where there is neither).
@@ -40,7 +56,7 @@ impl Client {
     /// # Errors
     /// [`TransferError::ManifestUnknown`], [`TransferError::PullDenied`] and all the others.
     pub fn manifest(&self, reference: &Reference, login: &Login, cancel: &Cancel) -> Result<FetchedManifest, TransferError> {
-        Err(not_yet())
+        self.pull(reference, login, cancel, async |registry| manifest::fetch(&registry, reference).await)
     }
 
     /// Asks which manifest a tag or digest names, without its bytes; `None` where the registry has none.
@@ -48,7 +64,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn head_manifest(&self, reference: &Reference, login: &Login, cancel: &Cancel) -> Result<Option<Descriptor>, TransferError> {
-        Err(not_yet())
+        self.pull(reference, login, cancel, async |registry| manifest::head(&registry, reference).await)
     }
 
     /// Opens a blob of a repository at an offset. The caller checks the digest, as it hashes the bytes anyway.
@@ -66,7 +82,7 @@ impl Client {
         login: &Login,
         cancel: &Cancel,
     ) -> Result<BlobReader, TransferError> {
-        Err(not_yet())
+        BlobReader::open(&self.state, repository, descriptor, offset, login, cancel)
     }
 
     /// Opens a blob at one of the addresses that a foreign layer names, in turn. No credentials are sent there.
@@ -80,7 +96,7 @@ impl Client {
         offset: u64,
         cancel: &Cancel,
     ) -> Result<BlobReader, TransferError> {
-        Err(not_yet())
+        BlobReader::open_foreign(&self.state, urls, descriptor, offset, cancel)
     }
 
     /// Fetches a small blob, such as a config; its size and its digest are checked.
@@ -95,7 +111,10 @@ impl Client {
         login: &Login,
         cancel: &Cancel,
     ) -> Result<Vec<u8>, TransferError> {
-        Err(not_yet())
+        if descriptor.size > limit {
+            return Err(TransferError::TooLarge { what: "document", limit });
+        }
+        blob::document(self.blob(repository, descriptor, 0, login, cancel)?, descriptor)
     }
 
     /// Asks whether a repository has a blob, and how long it is.
@@ -103,7 +122,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn has_blob(&self, repository: &Reference, digest: &Digest, login: &Login, cancel: &Cancel) -> Result<Option<u64>, TransferError> {
-        Err(not_yet())
+        self.push(repository, login, cancel, async |registry| upload::has(&registry, repository, digest).await)
     }
 
     /// Asks the registry to take a blob over from another of its repositories; `false` where it wants an upload instead.
@@ -118,7 +137,10 @@ impl Client {
         login: &Login,
         cancel: &Cancel,
     ) -> Result<bool, TransferError> {
-        Err(not_yet())
+        if from.domain() != repository.domain() {
+            return Ok(false);
+        }
+        self.push(repository, login, cancel, async |registry| upload::mount(&registry, repository, digest, from).await)
     }
 
     /// Sends a blob.
@@ -139,7 +161,8 @@ impl Client {
         login: &Login,
         cancel: &Cancel,
     ) -> Result<(), TransferError> {
-        Err(not_yet())
+        let content = Content { digest, size, open, progress };
+        self.push(repository, login, cancel, async |registry| upload::put(&registry, repository, &content).await)
     }
 
     /// Sends a manifest under the reference's digest, or under its tag. Says which digest the registry gave it.
@@ -154,7 +177,7 @@ impl Client {
         login: &Login,
         cancel: &Cancel,
     ) -> Result<Digest, TransferError> {
-        Err(not_yet())
+        self.push(reference, login, cancel, async |registry| manifest::put(&registry, reference, media_type, bytes).await)
     }
 
     /// Deletes a manifest by its digest, or a tag.
@@ -162,7 +185,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn delete_manifest(&self, reference: &Reference, login: &Login, cancel: &Cancel) -> Result<(), TransferError> {
-        Err(not_yet())
+        self.push(reference, login, cancel, async |registry| manifest::delete(&registry, reference).await)
     }
 
     /// Lists the tags of a repository, in the registry's order.
@@ -170,7 +193,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn tags(&self, repository: &Reference, login: &Login, cancel: &Cancel) -> Result<Vec<String>, TransferError> {
-        Err(not_yet())
+        self.pull(repository, login, cancel, async |registry| lists::tags(&registry, repository).await)
     }
 
     /// Lists the repositories of a registry, at most so many.
@@ -178,7 +201,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn catalog(&self, host: &str, limit: usize, login: &Login, cancel: &Cancel) -> Result<Vec<String>, TransferError> {
-        Err(not_yet())
+        self.ask(host, login, cancel, async |registry| lists::catalog(&registry, limit).await)
     }
 
     /// Lists what refers to a manifest: signatures, lists of contents. Registries without that list are asked for the tag that
@@ -194,7 +217,7 @@ impl Client {
         login: &Login,
         cancel: &Cancel,
     ) -> Result<Vec<Descriptor>, TransferError> {
-        Err(not_yet())
+        self.pull(repository, login, cancel, async |registry| referrers::list(&registry, repository, digest, artifact_type).await)
     }
 
     /// Proves a login to a registry (`docker.io`, `HOST[:PORT]`, or Docker Hub's `https://index.docker.io/v1/`).
@@ -202,7 +225,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn login(&self, host: &str, login: &Login, cancel: &Cancel) -> Result<LoginAnswer, TransferError> {
-        Err(not_yet())
+        self.ask(host, login, cancel, async |registry| login::prove(&registry).await)
     }
 
     /// Searches a registry: by its search API, or where it has none by filtering its catalog.
@@ -210,10 +233,39 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn search(&self, host: &str, term: &str, limit: usize, login: &Login, cancel: &Cancel) -> Result<Vec<SearchItem>, TransferError> {
-        Err(not_yet())
+        self.ask(host, login, cancel, async |registry| search::search(&registry, term, limit).await)
     }
-}
 
-fn not_yet() -> TransferError {
-    TransferError::Invalid("the registry client is not built yet".to_owned())
+    /// Work that a mirror can do too.
+    fn pull<T>(
+        &self,
+        reference: &Reference,
+        login: &Login,
+        cancel: &Cancel,
+        work: impl AsyncFnMut(Registry) -> Result<T, TransferError>,
+    ) -> Result<T, TransferError> {
+        block(&self.state, cancel, with_registry(&self.state, reference.domain(), login, true, work))
+    }
+
+    /// Work for the registry itself.
+    fn push<T>(
+        &self,
+        reference: &Reference,
+        login: &Login,
+        cancel: &Cancel,
+        work: impl AsyncFnMut(Registry) -> Result<T, TransferError>,
+    ) -> Result<T, TransferError> {
+        block(&self.state, cancel, with_registry(&self.state, reference.domain(), login, false, work))
+    }
+
+    /// Work for a registry as clients name it.
+    fn ask<T>(
+        &self,
+        host: &str,
+        login: &Login,
+        cancel: &Cancel,
+        work: impl AsyncFnMut(Registry) -> Result<T, TransferError>,
+    ) -> Result<T, TransferError> {
+        block(&self.state, cancel, with_registry(&self.state, login::domain_of(host), login, false, work))
+    }
 }

@@ -68,22 +68,28 @@ pub enum TransferError {
         body: String,
     },
     /// The registry wants a name and a password, and there are none.
-    #[error("{method} \"{url}\": no basic auth credentials")]
+    #[error("{context}no basic auth credentials")]
     NoCredentials {
-        /// The method, in Go's spelling: `Get`.
-        method: String,
-        /// The address.
-        url: String,
+        /// `Head "https://…": `, or nothing where Docker says nothing.
+        context: String,
     },
     /// The token service gave none.
-    #[error("{method} \"{url}\": {cause}")]
+    #[error("{context}{cause}")]
     Token {
-        /// The method of the request that needed the token, in Go's spelling.
-        method: String,
-        /// The address of that request.
-        url: String,
+        /// `Head "https://…": ` of the request that needed the token.
+        context: String,
         /// What the token service said.
         cause: Box<TransferError>,
+    },
+    /// A login that the registry did not accept.
+    #[error("login attempt to {url} failed with status: {status}")]
+    LoginFailed {
+        /// The address.
+        url: String,
+        /// The status line.
+        status: String,
+        /// The same as a number.
+        code: u16,
     },
     /// The request never got an answer: no name, no connection, no trust, no time.
     #[error("{method} \"{url}\": {cause}")]
@@ -95,14 +101,12 @@ pub enum TransferError {
         /// Why, in Go's words where they are known.
         cause: String,
     },
-    /// A target that no redirect or token service may name.
-    #[error("{method} \"{url}\": refusing to follow to {target}: {reason}")]
+    /// A target that no redirect and no token service may name.
+    #[error("{context}refusing to follow to {target}: {reason}")]
     Forbidden {
-        /// The method, in Go's spelling.
-        method: String,
-        /// The address that was asked.
-        url: String,
-        /// The address that it named.
+        /// `Get "https://…": ` of the request.
+        context: String,
+        /// The address that the answer named.
         target: String,
         /// Why not.
         reason: &'static str,
@@ -152,6 +156,17 @@ pub enum TransferError {
     Source(#[source] std::io::Error),
 }
 
+impl TransferError {
+    /// The same without the request that it belongs to, as pushes tell it.
+    pub(crate) fn bare(self) -> Self {
+        match self {
+            Self::NoCredentials { .. } => Self::NoCredentials { context: String::new() },
+            Self::Token { cause, .. } => *cause,
+            other => other,
+        }
+    }
+}
+
 impl From<Cancelled> for TransferError {
     fn from(_: Cancelled) -> Self {
         Self::Cancelled
@@ -165,6 +180,7 @@ impl Failure for TransferError {
             Self::ManifestUnknown { .. } | Self::RepositoryUnknown { .. } | Self::PullDenied { .. } => ErrorKind::NotFound,
             Self::Refused(refusal) => refused(refusal),
             Self::Status(_, status) | Self::UnreadableRefusal { status, .. } => of_status(*status),
+            Self::LoginFailed { code, .. } => of_status(*code),
             Self::NoCredentials { .. } => ErrorKind::Unauthorized,
             Self::Token { cause, .. } => cause.kind(),
             Self::Transport { .. } => ErrorKind::Unavailable,

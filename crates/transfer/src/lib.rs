@@ -9,12 +9,33 @@
 //! caller, who hashes them anyway. Credentials go to the registry and its token service only, never to a redirect's target.
 #![forbid(unsafe_code)]
 
+mod address;
+mod blob;
+mod cause;
+pub mod challenge;
 mod client;
 mod config;
+mod endpoint;
 mod error;
+mod exchange;
+pub mod headers;
+mod lists;
+mod login;
+mod manifest;
+mod referrers;
+mod refusal;
+mod registry;
+mod resolve;
+mod search;
+mod state;
+mod tls;
+mod token;
 mod types;
+mod upload;
+mod validity;
 
+pub use blob::BlobReader;
 pub use client::Client;
 pub use config::{Config, Login, Proxies, Timing};
 pub use error::{Refusal, TransferError};
-pub use types::{BlobReader, FetchedManifest, LoginAnswer, SearchItem};
+pub use types::{FetchedManifest, LoginAnswer, SearchItem};

@@ -1,7 +1,5 @@
 //! What the client answers with.
 
-use std::io::{self, Read};
-
 use sampan_oci::{Descriptor, Digest};
 
 /// A manifest or an index as the registry sent it.
@@ -26,19 +24,6 @@ impl FetchedManifest {
             annotations: std::collections::BTreeMap::new(),
             platform: None,
         }
-    }
-}
-
-/// The bytes of a blob, from the offset asked for to its end. Dropping it closes the transfer.
-///
-/// A read fails with an [`io::Error`] whose source is a [`crate::TransferError`]; after that the transfer is over, and the caller
-/// may ask for the rest with a new offset.
-#[derive(Debug)]
-pub struct BlobReader {}
-
-impl Read for BlobReader {
-    fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(0)
     }
 }
 

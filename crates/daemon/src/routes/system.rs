@@ -27,7 +27,6 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
         }
         ("GET", ["events"]) => events(&context, &call),
         ("GET", ["system", "df"]) => disk_usage(context, &call).await,
-        ("POST", ["auth"]) => Err(ApiError::unsupported("login (the registry client comes later)")),
         _ => Err(not_found()),
     }
 }
@@ -120,6 +119,7 @@ async fn disk_usage(context: Arc<Context>, call: &Call) -> Reply {
     }
     let engine = Arc::clone(&context.engine);
     let document = blocking(move || -> Result<Json, ApiError> {
+        let cache = context.builder.cache()?;
         let sizes = engine.images().layer_sizes()?;
         let images = engine.images().all()?;
         let views = engine.list(true);
@@ -147,7 +147,7 @@ async fn disk_usage(context: Arc<Context>, call: &Call) -> Reply {
             "Images": Json::Array(rows.collect()),
             "Containers": Json::Array(views.iter().map(|view| shape::container::summary(view, now)).collect()),
             "Volumes": Json::Array(volumes.iter().map(shape::image::volume).collect()),
-            "BuildCache": Json::Array(Vec::new()),
+            "BuildCache": Json::Array(cache.iter().map(super::build::cache_item).collect()),
         })
     });
     ok(&document.await??)

@@ -61,7 +61,7 @@ impl World {
         let socket = folder.path().join("api.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let (stop, shutdown) = tokio::sync::watch::channel(false);
-        let config = ServerConfig { listeners: vec![Listener::Unix(listener)], engine, shutdown, version: "0.0.0".into() };
+        let config = ServerConfig { listeners: vec![Listener::Unix(listener)], engine, builder, shutdown, version: "0.0.0".into() };
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(serve(config)).unwrap();

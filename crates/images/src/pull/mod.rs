@@ -79,6 +79,9 @@ impl Images {
         let how = if pulled.is_new { "Downloaded newer image for" } else { "Image is up to date for" };
         progress.report(Progress::Message(format!("Status: {how} {}", reference.familiar())));
         self.named_event("pull", reference);
+        if reference.tag().is_some() || reference.digest().is_some() {
+            self.warn_of_platform(reference, &pulled.id, options, progress);
+        }
         Ok(pulled)
     }
 
@@ -94,12 +97,11 @@ impl Images {
             choose::check_digest(&fetched.bytes, digest)?;
         }
         let digest = reference.digest().cloned().unwrap_or_else(|| fetched.digest.clone());
-        let id = reference.digest().map_or_else(|| reference.tag().unwrap_or_default().to_owned(), ToString::to_string);
+        let id = if reference.digest().is_some() { reference.familiar() } else { reference.tag().unwrap_or_default().to_owned() };
         let text = format!("Pulling from {}", reference.path());
         progress.report(Progress::About { id, text });
         let found = self.resolve_document(reference, fetched, options, cancel)?;
         let pulled = self.bring(reference, &digest, &found, options, progress, cancel)?;
-        self.warn_of_platform(reference, &pulled.id, options, progress);
         Ok(pulled)
     }
 
