@@ -57,7 +57,9 @@ impl World {
             registry_mirrors: Vec::new(),
             insecure_registries: Vec::new(),
         };
-        let engine = Engine::open(config, store, images, None, events).unwrap();
+        let engine = Engine::open(config, Arc::clone(&store), images, None, events).unwrap();
+        let images = Arc::clone(engine.images());
+        let builder = Arc::new(sampan_build::Builder::open(store, images, engine.shared_sandboxes()).unwrap());
         let socket = folder.path().join("api.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let (stop, shutdown) = tokio::sync::watch::channel(false);
