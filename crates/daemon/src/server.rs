@@ -1,7 +1,7 @@
 //! The HTTP server: listeners, versions, headers, and the way to the routes.
 
-use std::convert::Infallible;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -74,7 +74,9 @@ pub async fn serve(config: ServerConfig) -> std::io::Result<()> {
         engine: config.engine,
         builder: config.builder,
         builds: Mutex::default(),
-        version: config.version, shutdown: config.shutdown.clone() });
+        version: config.version,
+        shutdown: config.shutdown.clone(),
+    });
     let mut tasks = Vec::new();
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     for Listener::Unix(listener) in config.listeners {

@@ -93,11 +93,7 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError`].
-    pub fn write_soon<T>(
-        &self,
-        action: &'static str,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T, DbError> {
+    pub fn write_soon<T>(&self, action: &'static str, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, DbError> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(error(action))?;
         let written = (|| {

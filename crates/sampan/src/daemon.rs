@@ -166,7 +166,11 @@ fn listen(host: &str, group: &str) -> anyhow::Result<Listener> {
 }
 
 /// Serves until SIGTERM or SIGINT (containers as configured) or SIGUSR2 (containers are stopped).
-async fn until_signal(listeners: Vec<Listener>, (engine, builder): (Arc<Engine>, Arc<Builder>), client_waits: bool) -> anyhow::Result<bool> {
+async fn until_signal(
+    listeners: Vec<Listener>,
+    (engine, builder): (Arc<Engine>, Arc<Builder>),
+    client_waits: bool,
+) -> anyhow::Result<bool> {
     let (tell, shutdown) = watch::channel(false);
     let config = ServerConfig { listeners, engine, builder, shutdown, version: env!("CARGO_PKG_VERSION").to_owned() };
     let server = tokio::spawn(serve(config));

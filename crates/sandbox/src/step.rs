@@ -125,19 +125,12 @@ impl Sandboxes {
     ///
     /// # Errors
     /// [`StepError`]; a cancelled step was killed.
-    pub fn run_step(
-        &self,
-        request: StepRequest,
-        output: &mut dyn FnMut(Output, &[u8]),
-        cancel: &Cancel,
-    ) -> Result<StepEnd, StepError> {
+    pub fn run_step(&self, request: StepRequest, output: &mut dyn FnMut(Output, &[u8]), cancel: &Cancel) -> Result<StepEnd, StepError> {
         let id = request.id.clone();
         let (ours, theirs) = sock::stream_pair().map_err(StepError::Io)?;
         let events = self.shims().listen(&id);
-        let ended = self
-            .start(self.step(request, theirs))
-            .map_err(StepError::from)
-            .and_then(|_| self.follow(&id, ours, &events, output, cancel));
+        let ended =
+            self.start(self.step(request, theirs)).map_err(StepError::from).and_then(|_| self.follow(&id, ours, &events, output, cancel));
         self.cleanup(&id);
         self.shims().unlisten(&id);
         ended

@@ -148,7 +148,8 @@ impl Store {
                 return Ok(0);
             }
             let made = insert(transaction, &layer, self.boot(), None)?;
-            transaction.execute("UPDATE layers SET durable = 0 WHERE diff_id = ?1 AND generation = ?2", (diff_id.to_string(), layer.generation))?;
+            transaction
+                .execute("UPDATE layers SET durable = 0 WHERE diff_id = ?1 AND generation = ?2", (diff_id.to_string(), layer.generation))?;
             Ok(made)
         });
         renamed?;

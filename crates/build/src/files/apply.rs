@@ -49,11 +49,21 @@ pub(crate) fn apply(target: &Target, actions: &[Applied<'_>], now: (i64, u32), c
 
 fn lookup(target: &Target, owner: Option<&str>) -> Result<Owner, BuildError> {
     owner.map_or(Ok((0, 0)), |wish| {
-        target.owner(wish).map_err(|reason| BuildError::invalid(format!("unable to convert uid/gid chown string to host mapping: {reason}")))
+        target
+            .owner(wish)
+            .map_err(|reason| BuildError::invalid(format!("unable to convert uid/gid chown string to host mapping: {reason}")))
     })
 }
 
-fn write(target: &Target, path: &str, name: &str, mode: &Mode, owner: Option<&str>, content: &[u8], now: (i64, u32)) -> Result<(), BuildError> {
+fn write(
+    target: &Target,
+    path: &str,
+    name: &str,
+    mode: &Mode,
+    owner: Option<&str>,
+    content: &[u8],
+    now: (i64, u32),
+) -> Result<(), BuildError> {
     let owner = lookup(target, owner)?;
     let fail = |error| BuildError::io(format!("write {path}"))(error);
     let inside = path.ends_with('/') || target.is_directory(path.trim_matches('/').as_bytes());
@@ -64,7 +74,19 @@ fn write(target: &Target, path: &str, name: &str, mode: &Mode, owner: Option<&st
 }
 
 fn plain(kind: NodeKind, mtime: (i64, u32), size: u64) -> Node {
-    Node { path: Vec::new(), kind, mode: 0o644, uid: 0, gid: 0, size, mtime, link: Vec::new(), xattrs: Vec::new(), identity: None, device: 0 }
+    Node {
+        path: Vec::new(),
+        kind,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        size,
+        mtime,
+        link: Vec::new(),
+        xattrs: Vec::new(),
+        identity: None,
+        device: 0,
+    }
 }
 
 /// A node's mode after `--chmod`.
@@ -83,12 +105,15 @@ fn symbolic(text: &str, start: u32, directory: bool) -> u32 {
         let at = clause.find(['+', '-', '=']).unwrap_or(clause.len());
         let (who, mut rest) = clause.split_at(at);
         let who = if who.is_empty() { "a" } else { who };
-        let classes: Vec<u32> = who.chars().flat_map(|class| match class {
-            'u' => vec![6],
-            'g' => vec![3],
-            'o' => vec![0],
-            _ => vec![6, 3, 0],
-        }).collect();
+        let classes: Vec<u32> = who
+            .chars()
+            .flat_map(|class| match class {
+                'u' => vec![6],
+                'g' => vec![3],
+                'o' => vec![0],
+                _ => vec![6, 3, 0],
+            })
+            .collect();
         while let Some(sign) = rest.chars().next() {
             let body = &rest[1..];
             let end = body.find(['+', '-', '=']).unwrap_or(body.len());

@@ -114,7 +114,11 @@ impl Mirror {
             left -= count as u64;
         }
         let hash = *hasher.finalize().as_bytes();
-        if self.has(&hash, size) { std::fs::remove_file(&new)? } else { self.publish(&new, &hash)? }
+        if self.has(&hash, size) {
+            std::fs::remove_file(&new)?
+        } else {
+            self.publish(&new, &hash)?
+        }
         Ok(hash)
     }
 }

@@ -100,7 +100,9 @@ pub(crate) fn digest(source: &dyn Source, copy: &Copy, selected: &[Selected], ca
         while let Some((node, below)) = pending.pop() {
             cancel.check().map_err(|_| BuildError::Cancelled)?;
             let shown = if below.is_empty() { one.name.clone() } else { below.clone() };
-            let ignored = !excludes.is_empty() && !(below.is_empty() && node.kind == NodeKind::Directory) && excludes.matches(&String::from_utf8_lossy(&shown));
+            let ignored = !excludes.is_empty()
+                && !(below.is_empty() && node.kind == NodeKind::Directory)
+                && excludes.matches(&String::from_utf8_lossy(&shown));
             if ignored && !(node.kind == NodeKind::Directory && excludes.may_include_below(&String::from_utf8_lossy(&shown))) {
                 continue;
             }

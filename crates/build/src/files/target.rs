@@ -81,7 +81,9 @@ impl Target {
         if !made {
             return match rustix::fs::openat(folder, name, flags, Mode::empty()) {
                 Ok(directory) => Ok((directory, false)),
-                Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => Err(io::Error::other("cannot copy a directory over something that is none")),
+                Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+                    Err(io::Error::other("cannot copy a directory over something that is none"))
+                }
                 Err(error) => Err(error.into()),
             };
         }
@@ -102,7 +104,15 @@ impl Target {
     }
 
     /// Writes a file with a node's attributes.
-    pub(crate) fn file(&self, folder: &OwnedFd, name: &[u8], content: &mut Content<'_>, node: &Node, mode: u32, owner: Owner) -> io::Result<()> {
+    pub(crate) fn file(
+        &self,
+        folder: &OwnedFd,
+        name: &[u8],
+        content: &mut Content<'_>,
+        node: &Node,
+        mode: u32,
+        owner: Owner,
+    ) -> io::Result<()> {
         let name = OsStr::from_bytes(name);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o600)) {
@@ -151,7 +161,9 @@ impl Target {
     pub(crate) fn owner(&self, wish: &str) -> Result<Owner, String> {
         let text = |path: &str| -> String {
             let Ok(place) = dir::open_in(self.root.as_fd(), b"etc", OFlags::PATH | OFlags::DIRECTORY) else { return String::new() };
-            let Ok(file) = dir::open_in(self.root.as_fd(), path.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK) else { return String::new() };
+            let Ok(file) = dir::open_in(self.root.as_fd(), path.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK) else {
+                return String::new();
+            };
             drop(place);
             let mut bytes = Vec::new();
             drop(io::Read::read_to_end(&mut io::Read::take(File::from(file), LONGEST), &mut bytes));

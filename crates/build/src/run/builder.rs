@@ -272,7 +272,11 @@ impl Builder {
         let needs = run.needs();
         let stopper = || cancel.cancel();
         let links = schedule::run(&needs, THREADS, &|step, get| run.step(step, get), &stopper)?;
-        let last = links.into_iter().next_back().flatten().ok_or_else(|| BuildError::invalid("No image was generated. Is your Dockerfile empty?"))?;
+        let last = links
+            .into_iter()
+            .next_back()
+            .flatten()
+            .ok_or_else(|| BuildError::invalid("No image was generated. Is your Dockerfile empty?"))?;
         let image = run.result(&last)?;
         cancel.check().map_err(|_| BuildError::Cancelled)?;
         self.images.finish_build(&image, &names).map_err(|error| BuildError::room("", &error))?;
@@ -331,11 +335,7 @@ impl Builder {
     ///
     /// # Errors
     /// A failing disk or database.
-    pub fn prune(
-        &self,
-        request: PruneRequest,
-        users: &dyn Fn(&str) -> Vec<(String, bool)>,
-    ) -> Result<(Vec<String>, u64), BuildError> {
+    pub fn prune(&self, request: PruneRequest, users: &dyn Fn(&str) -> Vec<(String, bool)>) -> Result<(Vec<String>, u64), BuildError> {
         let room = |error: sampan_store::DbError| BuildError::room("", &error);
         let first = self.active.lock().unwrap_or_else(PoisonError::into_inner).iter().min().copied();
         let needed = if request.all { HashSet::new() } else { self.needed_images()? };
@@ -479,7 +479,8 @@ impl Run<'_> {
             return None;
         }
         let name = stage.base_name.to_lowercase();
-        let named = self.graph.stages.iter().rev().filter(|other| other.index < stage.index).find(|other| other.name == name && !name.is_empty());
+        let named =
+            self.graph.stages.iter().rev().filter(|other| other.index < stage.index).find(|other| other.name == name && !name.is_empty());
         if let Some(other) = named {
             return other.steps.end.checked_sub(1);
         }
@@ -491,7 +492,11 @@ impl Run<'_> {
         let of = |number: usize| {
             let step = &self.graph.steps[number];
             let mut needs: Vec<usize> = Vec::new();
-            if step.from { needs.extend(self.base_step(number)) } else { needs.extend(number.checked_sub(1)) }
+            if step.from {
+                needs.extend(self.base_step(number))
+            } else {
+                needs.extend(number.checked_sub(1))
+            }
             let mut inputs: Vec<Option<OpId>> = Vec::new();
             match step.op.and_then(|op| self.graph.ops.get(op.0)) {
                 Some(Op::File(file)) => inputs.extend(super::file::copies(&file.actions).map(|copy| copy.from)),
@@ -556,7 +561,8 @@ impl Run<'_> {
     fn reuse(&self, number: usize, link: &Link, row: &BuildRow) -> Result<Link, BuildError> {
         let id: ImageId = row.image.parse().map_err(|_| BuildError::invalid("a remembered image without a digest"))?;
         let mut next = self.image_link(&id)?;
-        next.tree = if row.layer.is_empty() { link.tree.clone() } else { link.clone().grown(id, ImageConfig::clone(&next.config), &row.tree).tree };
+        next.tree =
+            if row.layer.is_empty() { link.tree.clone() } else { link.clone().grown(id, ImageConfig::clone(&next.config), &row.tree).tree };
         self.builder.store.use_build_results(std::slice::from_ref(&row.key)).map_err(|error| BuildError::room("", &error))?;
         self.done(number, &next, true, format!("unchanged since {}", row.created));
         Ok(next)
@@ -620,7 +626,11 @@ impl Run<'_> {
         }
         self.builder.store.put_build_results(&rows).map_err(room)?;
         let mut link = self.image_link(&image)?;
-        link.tree = if layer.is_empty() { work.link.tree.clone() } else { work.link.clone().grown(image, ImageConfig::clone(&link.config), &tree).tree };
+        link.tree = if layer.is_empty() {
+            work.link.tree.clone()
+        } else {
+            work.link.clone().grown(image, ImageConfig::clone(&link.config), &tree).tree
+        };
         self.done(work.number, &link, cached, if cached { "the same operation was done before".into() } else { reason });
         Ok(link)
     }

@@ -96,6 +96,8 @@ impl BuildError {
     pub(crate) fn missing_source(copy: &Copy) -> Self {
         let verb = if copy.add { "ADD" } else { "COPY" };
         let path = copy.source.trim_start_matches('/');
-        Self::invalid(format!("{verb} failed: file not found in build context or excluded by .dockerignore: stat {path}: file does not exist"))
+        Self::invalid(format!(
+            "{verb} failed: file not found in build context or excluded by .dockerignore: stat {path}: file does not exist"
+        ))
     }
 }

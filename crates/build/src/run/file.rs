@@ -47,7 +47,9 @@ impl Run<'_> {
             }
             Some(Op::Context { name }) => Err(BuildError::unsupported(&format!("the named context {name} (with BuildKit's protocol)"))),
             Some(Op::Http(http)) => self.download(http),
-            Some(Op::Git(git)) => Err(BuildError::unsupported(&format!("ADD of the repository {} (clone it into the context)", git.remote))),
+            Some(Op::Git(git)) => {
+                Err(BuildError::unsupported(&format!("ADD of the repository {} (clone it into the context)", git.remote)))
+            }
             _ => Err(BuildError::invalid("a source that makes no files")),
         }
     }
@@ -127,7 +129,9 @@ pub(crate) fn copies(actions: &[FileAction]) -> impl Iterator<Item = &Copy> {
 fn describe(actions: &[FileAction]) -> String {
     let one = |action: &FileAction| match action {
         FileAction::Copy(copy) => format!("{:?}", Copy { from: None, source_as_written: String::new(), ..Copy::clone(copy) }),
-        FileAction::Write { content, .. } => format!("{action:?}").replace(&format!("{content:?}"), &hex::encode(blake3::hash(content).as_bytes())),
+        FileAction::Write { content, .. } => {
+            format!("{action:?}").replace(&format!("{content:?}"), &hex::encode(blake3::hash(content).as_bytes()))
+        }
         FileAction::Mkdir { .. } => format!("{action:?}"),
     };
     hash(&actions.iter().map(one).collect::<Vec<_>>().join("\n"))

@@ -14,12 +14,12 @@ use sampan_transfer::Login;
 use sampan_wire::{Json, object};
 
 use super::{containers, not_found, registries};
+use crate::body;
 use crate::progress::{self, Lines};
 use crate::query::{Query, moment};
 use crate::respond::{ApiError, Reply, no_content, ok};
 use crate::server::{Call, Context, blocking};
 use crate::shape::build::{Show, shower};
-use crate::body;
 
 pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method, words: &[&str]) -> Reply {
     match (method.as_str(), words) {
@@ -187,12 +187,13 @@ fn resources(query: &Query) -> Result<Resources, ApiError> {
     }
     let mut ulimits = Vec::new();
     if !matches!(query.text("ulimits"), "" | "null") {
-        let read: Vec<serde_json::Value> =
-            serde_json::from_str(query.text("ulimits")).map_err(|error| ApiError::invalid(format!("error reading ulimit settings: {error}")))?;
+        let read: Vec<serde_json::Value> = serde_json::from_str(query.text("ulimits"))
+            .map_err(|error| ApiError::invalid(format!("error reading ulimit settings: {error}")))?;
         for one in read {
             let name = one.get("Name").and_then(serde_json::Value::as_str).unwrap_or_default();
             let resource = sampan_engine::ulimit_number(name).ok_or_else(|| ApiError::invalid(format!("invalid ulimit type: {name}")))?;
-            let value = |key: &str| one.get(key).and_then(serde_json::Value::as_i64).map_or(0, |value| u64::try_from(value).unwrap_or(u64::MAX));
+            let value =
+                |key: &str| one.get(key).and_then(serde_json::Value::as_i64).map_or(0, |value| u64::try_from(value).unwrap_or(u64::MAX));
             ulimits.push((resource, value("Soft"), value("Hard")));
         }
     }
@@ -202,8 +203,7 @@ fn resources(query: &Query) -> Result<Resources, ApiError> {
     });
     let mut extra_hosts = Vec::new();
     for line in hosts.filter(|line| !line.is_empty()) {
-        let (name, address) =
-            line.split_once([':', '=']).ok_or_else(|| ApiError::invalid(format!("invalid extra host: {line}")))?;
+        let (name, address) = line.split_once([':', '=']).ok_or_else(|| ApiError::invalid(format!("invalid extra host: {line}")))?;
         extra_hosts.push((name.to_owned(), address.to_owned()));
     }
     Ok(Resources { limits, shm_size: number("shmsize")?, ulimits, extra_hosts, hostname: String::new() })
@@ -328,4 +328,3 @@ pub(crate) fn cache_item(item: &CacheItem) -> Json {
         "UsageCount": item.uses,
     }
 }
-

@@ -77,7 +77,8 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
             images
                 .into_iter()
                 .filter(|image| {
-                    all || !image.references.is_empty() || !image.digests.is_empty() 
+                    all || !image.references.is_empty()
+                        || !image.digests.is_empty()
                         || !(parents.contains(&image.id.to_string()) || steps.contains(&image.id.to_string()))
                 })
                 .collect::<Vec<_>>(),

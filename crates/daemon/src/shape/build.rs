@@ -108,7 +108,8 @@ impl Shower<'_> {
         let steps = graph.steps.iter().enumerate().map(|(number, step)| {
             let head = format!("Step {}/{total} : {}\n", graph.prologue.len() + number + 1, step.text);
             let op = step.op.and_then(|op| graph.ops.get(op.0));
-            let folders = matches!(op, Some(Op::File(file)) if file.actions.iter().all(|action| matches!(action, FileAction::Mkdir { .. })));
+            let folders =
+                matches!(op, Some(Op::File(file)) if file.actions.iter().all(|action| matches!(action, FileAction::Mkdir { .. })));
             Waiting { texts: vec![stream(head)], pretended: !step.from && (op.is_none() || folders), done: false }
         });
         self.waiting = steps.collect();
