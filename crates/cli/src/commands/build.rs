@@ -169,7 +169,7 @@ fn upload(prepared: Prepared, tell: bool) -> Body {
             Ok(()) if counts => {
                 #[expect(clippy::cast_precision_loss, reason = "sizes for people")]
                 let shown = size_with_digits(counting.sent as f64, 4);
-                drop(writeln!(io::stdout(), "Sending build context to Docker daemon  {shown}\r\r"));
+                drop(writeln!(io::stdout(), "Sending build context to Docker daemon {shown:>8}\r\r"));
             }
             Ok(()) => {}
             Err(error) => {

@@ -9,20 +9,18 @@ fn world() -> World {
     world
 }
 
-fn build(world: &World, dockerfile: &str, flags: &str) -> sampan_testkit::Output {
-    world.sh(&format!("cat > ctx/Dockerfile <<'END'\n{dockerfile}\nEND\nDOCKER_BUILDKIT=0 docker build {flags} ctx"))
-}
-
 #[test]
 fn probe() {
     let world = world();
-    let file = "FROM box\nENV A=b\nCOPY . /ctx/\nWORKDIR /w/x\nRUN echo hello >file; echo err >&2; ls -la /ctx /etc; env; cat /etc/hosts\nCMD [\"cat\", \"file\"]";
-    for round in 0..2 {
-        let out = build(&world, file, "--network none -t x:1");
-        println!("{round}: {} {}\n{}", out.code, out.stdout, out.stderr);
-    }
-    println!("{:?}", world.sh("docker run --rm x:1; docker history x:1; docker images -a; docker images; docker inspect x:1"));
-    println!("{:?}", world.sh("docker save x:1 | tar -t"));
-    println!("{:?}", build(&world, "FROM box\nRUN echo a; exit 3", ""));
+    let run = |text: &str| { let out = world.sh(text); println!("== {text}\n[{}]\n{}\n--\n{}", out.code, out.stdout, out.stderr); };
+    run("cat > ctx/Dockerfile <<'END'\nFROM box AS base\nARG X=1\nRUN echo $X > /x; sleep 1\nFROM box\nENV A=b\nCOPY --chmod=640 . /ctx/\nCOPY --from=base /x /y\nWORKDIR /w/x\nRUN echo hello >file; echo err >&2\nEND\nsampan build --explain --network none -t x:1 --build-arg Y=1 ctx");
+    run("sampan build --explain --network none -t x:1 ctx");
+    run("echo changed > ctx/one; sampan build --explain --network none -t x:1 --iidfile iid --build-arg X=2 ctx; cat iid");
+    run("sampan build -q ctx --network none; echo 'FROM box\nRUN exit 7' | sampan build --network none - ; echo $?; echo 'FROM box\nRUN echo hi > /a' | sampan build --network none -t y -f - ctx; sampan run --rm y cat /a");
+    run("cd ctx; tar c . | sampan build --network none - -t z; sampan run --rm z ls -la /ctx");
+    run("time sampan build ctx -t def; printf 'FROM box\nRUN ip a; cat /etc/resolv.conf; cat /proc/self/status | grep -i -E \"cap|seccomp\"' | sampan build --progress plain -");
+    run("sampan system df; sampan builder prune -f; sampan images -a; sampan builder prune -af; sampan images -a; ls /var/lib/sampan/layers | wc -l; sampan images -aq | wc -l; ls /var/lib/sampan/ingest /run/sampan/containers");
+    run("DOCKER_BUILDKIT=0 docker build -t q ctx; printf 'FROM box\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true' | sampan build --network none --no-cache --progress plain - 2>&1 | tail -2");
+    run("printf 'FROM box\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true\nRUN true' | sampan build --no-cache --progress plain - 2>&1 | tail -2");
     println!("{}", world.daemon_log());
 }
