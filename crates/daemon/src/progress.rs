@@ -32,6 +32,13 @@ impl Lines {
         self.writer.send_blocking(document.print() + "\r\n");
     }
 
+    /// Writes a blank where something was said before: a client that is gone is noticed by what it does not take.
+    pub(crate) fn beat(&self) {
+        if self.begun.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.writer.send_blocking("\r\n");
+        }
+    }
+
     fn begin(&self) {
         if let Some(begun) = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // A client that is gone wants no answer.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
-use sampan_sandbox::{User, resolve_user_in};
+use sampan_sandbox::{User, UserError, resolve_user_in};
 use sampan_sys::dir;
 
 use super::source::{Node, NodeKind, join, split};
@@ -175,8 +175,11 @@ impl Target {
         if let (Some(uid), None) = (number(user), group) {
             return Ok((uid, uid));
         }
-        let User { uid, gid, .. } =
-            resolve_user_in(wish, &[], &text("etc/passwd"), &text("etc/group")).map_err(|error| error.to_string())?;
+        let User { uid, gid, .. } = resolve_user_in(wish, &[], &text("etc/passwd"), &text("etc/group")).map_err(|error| match error {
+            UserError::NoUser(name) => format!("can't find uid for user {name}: no such user: {name}"),
+            UserError::NoGroup(name) => format!("can't find gid for group {name}: no such group: {name}"),
+            UserError::Range => error.to_string(),
+        })?;
         if group.is_none() {
             let own = text("etc/group");
             let of_name = own.lines().find_map(|line| {

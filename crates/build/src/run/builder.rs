@@ -408,7 +408,7 @@ fn hide_own_files(tree: &mut MemoryTree, name: &str, wish: &mut plan::Request) -
 /// Names the place of each step: instructions are counted by their keyword, so that a new one in between moves no other.
 fn places(graph: &Graph, name: Option<&Reference>) -> Vec<String> {
     let mut counts: HashMap<String, usize> = HashMap::new();
-    let name = name.map(ToString::to_string).unwrap_or_default();
+    let name = name.map(Reference::familiar_name).unwrap_or_default();
     let one = |step: &Step| {
         let keyword = step.text.split_whitespace().next().unwrap_or_default();
         let place = format!("{name}\n{}\n{keyword}", step.stage);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::Response;
@@ -159,17 +160,30 @@ fn request<'a>(app: &'a App, matches: &Matches, dockerfile: &str, native: bool) 
     Ok(call.header("X-Registry-Config", &credentials::registry_config(app)))
 }
 
-/// A tar on its way; a folder is said to be sent as Docker says it where `tell` is set.
-fn upload(prepared: Prepared, tell: bool) -> Body {
+/// What Docker says of a context that was sent.
+#[derive(Clone)]
+enum Tell {
+    Nothing,
+    AtOnce,
+    /// When the build fails.
+    Later(Arc<Mutex<String>>),
+}
+
+/// A tar on its way.
+fn upload(prepared: Prepared, tell: Tell) -> Body {
     let (sender, body) = channel();
     std::thread::spawn(move || {
-        let counts = tell && !matches!(prepared.context, Context::Stream(_));
+        let counts = !matches!((&tell, &prepared.context), (Tell::Nothing, _));
         let mut counting = Counting { sender, sent: 0 };
         match context::send(prepared, &mut counting) {
             Ok(()) if counts => {
                 #[expect(clippy::cast_precision_loss, reason = "sizes for people")]
                 let shown = size_with_digits(counting.sent as f64, 4);
-                drop(writeln!(io::stdout(), "Sending build context to Docker daemon {shown:>8}\r\r"));
+                let text = format!("Sending build context to Docker daemon {shown:>8}\r\r\n");
+                match tell {
+                    Tell::Later(held) => *held.lock().unwrap_or_else(PoisonError::into_inner) = text,
+                    _ => drop(io::stdout().write_all(text.as_bytes())),
+                }
             }
             Ok(()) => {}
             Err(error) => {
@@ -220,16 +234,30 @@ async fn build(app: &App, matches: &Matches) -> Outcome {
         }
     }
     let call = request(app, matches, &prepared.dockerfile, native)?;
-    let response = call.stream(upload(prepared, classic && !quiet), "application/x-tar").send().await?;
     let image = if native {
         let style = style(matches, quiet)?;
+        let response = call.stream(upload(prepared, Tell::Nothing), "application/x-tar").send().await?;
         let image = events(response, &mut Shown::new(io::stderr(), style), matches.truth("explain")).await?;
         if quiet {
             app.line(&image)?;
         }
         image
     } else {
-        texts(app, response).await?
+        let held = Arc::new(Mutex::new(String::new()));
+        let tell = if quiet { Tell::Later(Arc::clone(&held)) } else { Tell::AtOnce };
+        let mut said = String::new();
+        let image = match call.stream(upload(prepared, tell), "application/x-tar").send().await {
+            Ok(response) => texts(app, response, quiet.then_some(&mut said)).await,
+            Err(error) => Err(error),
+        };
+        if image.is_err() {
+            // What a quiet build kept to itself.
+            let held = std::mem::take(&mut *held.lock().unwrap_or_else(PoisonError::into_inner));
+            drop(io::stderr().write_all(format!("{held}{said}").as_bytes()));
+        } else {
+            app.print(&said)?;
+        }
+        image?
     };
     if !iidfile.is_empty() {
         std::fs::write(Path::new(iidfile), &image).map_err(|error| CliError::file("open", iidfile, &error))?;
@@ -324,7 +352,7 @@ async fn events(response: Response<Incoming>, shown: &mut Shown<impl io::Write>,
 }
 
 /// The classic builder's texts, as they come.
-async fn texts(app: &App, response: Response<Incoming>) -> Outcome<String> {
+async fn texts(app: &App, response: Response<Incoming>, mut quiet: Option<&mut String>) -> Outcome<String> {
     let mut messages = Messages::new(response);
     let mut image = String::new();
     while let Some(found) = messages.next().await? {
@@ -336,7 +364,10 @@ async fn texts(app: &App, response: Response<Incoming>) -> Outcome<String> {
             if !id.is_empty() {
                 id.clone_into(&mut image);
             }
-            app.print(message.text("stream"))?;
+            match &mut quiet {
+                Some(said) => said.push_str(message.text("stream")),
+                None => app.print(message.text("stream"))?,
+            }
             let status = message.text("status");
             if !status.is_empty() && message.get("progressDetail").is_null() {
                 let head = message.text("id");

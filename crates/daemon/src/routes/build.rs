@@ -30,6 +30,9 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
     }
 }
 
+/// How often it is looked whether the client of a silent step is still there.
+const BEAT: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// A build as the query asks for it.
 struct Wish {
     plan: Request,
@@ -266,7 +269,17 @@ fn run(context: &Context, wish: Wish, reader: Box<dyn std::io::Read + Send>, lin
         pull: &pull,
     };
     let watch = |event: Event<'_>| show().take(&event);
-    let built = context.builder.build(request, &watch, cancel);
+    let over = Cancel::new();
+    let built = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.wait_timeout(BEAT) {
+                lines.beat();
+            }
+        });
+        let built = context.builder.build(request, &watch, cancel);
+        over.cancel();
+        built
+    });
     if !wish.id.is_empty() {
         builds().remove(&wish.id);
     }

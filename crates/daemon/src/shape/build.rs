@@ -40,6 +40,8 @@ struct Waiting {
     texts: Vec<Json>,
     /// Whether a container is made up for it: the classic builder makes one for what changes the configuration.
     pretended: bool,
+    /// Whether what it resulted in is not said: triggers of the base image follow.
+    silent: bool,
     done: bool,
 }
 
@@ -101,16 +103,25 @@ impl Shower<'_> {
     }
 
     fn begin(&mut self, graph: &Graph) {
-        let total = graph.prologue.len() + graph.steps.len();
+        let total = graph.prologue.len() + graph.steps.iter().filter(|step| !step.trigger).count();
         for (number, text) in graph.prologue.iter().enumerate() {
             self.send(stream(format!("Step {}/{total} : {text}\n", number + 1)));
         }
+        let is_trigger = |number: usize| graph.steps.get(number).is_some_and(|step| step.trigger);
+        let mut shown = graph.prologue.len();
         let steps = graph.steps.iter().enumerate().map(|(number, step)| {
-            let head = format!("Step {}/{total} : {}\n", graph.prologue.len() + number + 1, step.text);
+            let mut texts = Vec::new();
+            if !step.trigger {
+                shown += 1;
+                texts.push(stream(format!("Step {shown}/{total} : {}\n", step.text)));
+            } else if !is_trigger(number.wrapping_sub(1)) {
+                let count = (number..).take_while(|number| is_trigger(*number)).count();
+                texts.push(stream(format!("# Executing {count} build trigger{}\n", if count == 1 { "" } else { "s" })));
+            }
             let op = step.op.and_then(|op| graph.ops.get(op.0));
             let folders =
                 matches!(op, Some(Op::File(file)) if file.actions.iter().all(|action| matches!(action, FileAction::Mkdir { .. })));
-            Waiting { texts: vec![stream(head)], pretended: !step.from && (op.is_none() || folders), done: false }
+            Waiting { texts, pretended: !step.from && (op.is_none() || folders), silent: is_trigger(number + 1), done: false }
         });
         self.waiting = steps.collect();
         self.flush();
@@ -136,7 +147,9 @@ impl Shower<'_> {
                 self.tell(step, stream(format!(" ---> Removed intermediate container {container}\n")));
             }
         }
-        self.tell(step, stream(format!(" ---> {}\n", image.map_or("", |image| image.0.short()))));
+        if self.waiting.get(step).is_some_and(|waiting| !waiting.silent) {
+            self.tell(step, stream(format!(" ---> {}\n", image.map_or("", |image| image.0.short()))));
+        }
         if let Some(waiting) = self.waiting.get_mut(step) {
             waiting.done = true;
         }

@@ -27,4 +27,4 @@ macro_rules! themes {
     };
 }
 
-themes!(run, lifecycle, images, streams, storage, mistakes, lists, platforms);
+themes!(build, run, lifecycle, images, streams, storage, mistakes, lists, platforms);
