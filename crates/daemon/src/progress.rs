@@ -61,6 +61,13 @@ impl Lines {
         drop(self.queue.send(document.print() + "\r\n"));
     }
 
+    /// Writes a blank where something was said before: a client that is gone is noticed by what it does not take.
+    pub(crate) fn beat(&self) {
+        if self.begun.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.writer.send_blocking("\r\n");
+        }
+    }
+
     fn begin(&self) {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(begun) = begun {
