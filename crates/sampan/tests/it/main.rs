@@ -3,6 +3,7 @@
 
 mod crash;
 mod disk;
+mod fleet;
 mod hostile;
 mod kernel;
 mod ours;
