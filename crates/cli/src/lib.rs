@@ -11,6 +11,7 @@ mod commands;
 mod complete;
 mod config;
 mod create;
+mod credentials;
 mod error;
 mod format;
 mod plugins;

@@ -7,6 +7,7 @@
 mod body;
 pub mod decode;
 mod hijack;
+mod progress;
 mod query;
 mod respond;
 mod routes;

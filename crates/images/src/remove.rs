@@ -1,5 +1,7 @@
 //! Removing names, images and layers.
 
+use sampan_oci::Reference;
+
 use crate::find::ImageFilter;
 use crate::{Image, ImageError, Images};
 
@@ -33,34 +35,45 @@ impl Images {
         let _collecting = self.collect();
         let image = self.resolve(name)?;
         let _change = self.begin();
-        let by_id = image.id.0.hex().starts_with(name.strip_prefix("sha256:").unwrap_or(name));
         let users = users(&image.id.to_string());
-        let named = sampan_oci::Reference::parse_normalized(name).ok().map(|reference| reference.with_default_tag().familiar());
-        let tag = named.filter(|name| image.references.contains(name));
-        match tag {
-            Some(tag) => self.remove_name(&image, &tag, force, &users),
-            None if by_id => self.remove_by_id(&image, force, &users),
-            None => Err(ImageError::NotFound(name.to_owned())),
+        let named = Reference::parse_normalized(name).ok().map(Reference::with_default_tag);
+        let named = named.map(|reference| match reference.digest() {
+            Some(digest) => reference.with_digest(digest),
+            None => reference,
+        });
+        if let Some(reference) = named.filter(|name| names(&image).contains(name)) {
+            return self.remove_name(image, &reference, force, &users);
         }
+        if image.id.0.hex().starts_with(name.strip_prefix("sha256:").unwrap_or(name)) {
+            return self.remove_by_id(&image, force, &users);
+        }
+        Err(ImageError::NotFound(name.to_owned()))
     }
 
-    fn remove_name(&self, image: &Image, tag: &str, force: bool, users: &[User]) -> Result<Vec<Removed>, ImageError> {
-        let short = image.id.0.short();
-        let last = image.references.len() == 1;
-        if last
+    fn remove_name(&self, mut image: Image, name: &Reference, force: bool, users: &[User]) -> Result<Vec<Removed>, ImageError> {
+        let short = image.id.0.short().to_owned();
+        if is_single(&names(&image))
             && !force
             && let Some((container, _)) = users.first()
         {
             return Err(ImageError::Conflict(format!(
-                "conflict: unable to remove repository reference \"{tag}\" (must force) - container {} is using its referenced image {short}",
+                "conflict: unable to remove repository reference \"{}\" (must force) - container {} is using its referenced image {short}",
+                name.familiar(),
                 container.get(..12).unwrap_or(container)
             )));
         }
-        self.untag(tag)?;
+        let mut removed = vec![self.take_name(&mut image, name)?];
         self.event("untag", &image.id.to_string(), &image.id.to_string());
-        let mut removed = vec![Removed::Untagged(tag.to_owned())];
-        if last && users.is_empty() && !self.has_children(image)? {
-            removed.extend(self.delete(image)?);
+        // Without a tag of its repository a name by digest goes along.
+        let same = |other: &Reference| other.repository() == name.repository();
+        let has_tag = names(&image).iter().any(|other| other.digest().is_none() && same(other));
+        if name.digest().is_none() && !has_tag {
+            for other in names(&image).iter().filter(|other| same(other)) {
+                removed.push(self.take_name(&mut image, other)?);
+            }
+        }
+        if names(&image).is_empty() && users.is_empty() && !self.has_children(&image)? {
+            removed.extend(self.delete(&image)?);
         }
         Ok(removed)
     }
@@ -77,9 +90,8 @@ impl Images {
         if self.has_children(image)? {
             return conflict("cannot be forced", "image has dependent child images".into());
         }
-        let repositories: std::collections::BTreeSet<&str> =
-            image.references.iter().map(|name| name.rsplit_once(':').map_or(name.as_str(), |(name, _)| name)).collect();
-        if !force && repositories.len() > 1 {
+        let all = names(image);
+        if !force && !all.is_empty() && !is_single(&all) {
             return conflict("must be forced", "image is referenced in multiple repositories".into());
         }
         if !force && let Some((container, _)) = users.first() {
@@ -88,15 +100,14 @@ impl Images {
                 format!("image is being used by stopped container {}", container.get(..12).unwrap_or(container)),
             );
         }
-        let mut removed = Vec::new();
-        for tag in &image.references {
-            self.untag(tag)?;
+        let (mut image, mut removed) = (image.clone(), Vec::new());
+        for name in &all {
+            removed.push(self.take_name(&mut image, name)?);
             self.event("untag", &image.id.to_string(), &image.id.to_string());
-            removed.push(Removed::Untagged(tag.clone()));
         }
         // With a stopped container only the names go: its layers are still needed.
         if users.is_empty() {
-            removed.extend(self.delete(image)?);
+            removed.extend(self.delete(&image)?);
         }
         Ok(removed)
     }
@@ -105,9 +116,16 @@ impl Images {
         Ok(self.store().images()?.iter().any(|row| row.parent.as_deref() == Some(image.id.to_string().as_str())))
     }
 
-    fn untag(&self, familiar: &str) -> Result<(), ImageError> {
-        let reference = sampan_oci::Reference::parse_normalized(familiar)?;
-        Ok(self.store().delete_tag(&reference.to_string())?)
+    /// Takes one name away, by tag or by digest.
+    fn take_name(&self, image: &mut Image, name: &Reference) -> Result<Removed, ImageError> {
+        match name.digest() {
+            Some(digest) => self.store().delete_repo_digest(&name.repository().to_string(), digest)?,
+            None => self.store().delete_tag(&name.to_string())?,
+        }
+        let familiar = name.familiar();
+        image.references.retain(|other| *other != familiar);
+        image.digests.retain(|other| *other != familiar);
+        Ok(Removed::Untagged(familiar))
     }
 
     fn delete(&self, image: &Image) -> Result<Vec<Removed>, ImageError> {
@@ -131,14 +149,13 @@ impl Images {
         let _collecting = self.collect();
         let sizes = self.layer_sizes()?;
         let mut pruned = Pruned::default();
-        for image in self.list(filter)? {
+        for mut image in self.list(filter)? {
             if !(all || image.references.is_empty()) || !users(&image.id.to_string()).is_empty() || self.has_children(&image)? {
                 continue;
             }
             let _change = self.begin();
-            for tag in &image.references {
-                self.untag(tag)?;
-                pruned.removed.push(Removed::Untagged(tag.clone()));
+            for name in names(&image) {
+                pruned.removed.push(self.take_name(&mut image, &name)?);
             }
             pruned.removed.extend(self.delete(&image)?);
         }
@@ -146,5 +163,44 @@ impl Images {
         pruned.space = sizes.iter().filter(|(layer, _)| !left.contains_key(*layer)).map(|(_, size)| *size).sum();
         self.event("prune", "", "");
         Ok(pruned)
+    }
+}
+
+/// All names of an image, in the original's order.
+fn names(image: &Image) -> Vec<Reference> {
+    let all = image.references.iter().chain(&image.digests);
+    let mut all: Vec<Reference> = all.filter_map(|name| Reference::parse_normalized(name).ok()).collect();
+    all.sort_by_key(ToString::to_string);
+    all
+}
+
+/// Whether all names are of one repository, and at most one of them is a tag.
+fn is_single(names: &[Reference]) -> bool {
+    let tags = names.iter().filter(|name| name.digest().is_none()).count();
+    let mut repositories = names.iter().map(Reference::repository);
+    let first = repositories.next();
+    first.is_some_and(|first| tags <= 1 && repositories.all(|other| other == first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_tag_and_its_digests_are_one_name() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let at = |name: &str| format!("{name}@{digest}");
+        for (list, single) in [
+            (vec![], false),
+            (vec!["box:1".to_owned()], true),
+            (vec![at("box")], true),
+            (vec!["box:1".to_owned(), at("box")], true),
+            (vec!["box:1".to_owned(), "box:2".to_owned()], false),
+            (vec!["box:1".to_owned(), at("other")], false),
+            (vec![at("box"), at("other")], false),
+        ] {
+            let names: Vec<Reference> = list.iter().map(|name| Reference::parse_normalized(name).unwrap()).collect();
+            assert_eq!(is_single(&names), single, "{list:?}");
+        }
     }
 }

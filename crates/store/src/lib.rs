@@ -9,10 +9,12 @@
 mod entities;
 mod images;
 mod layers;
+mod registries;
 mod root;
 
 pub use entities::{ContainerRow, InsertError};
-pub use images::{ImageRow, TagRow};
-pub use layers::LayerRow;
-pub use root::{OpenError, Store};
+pub use images::{ImageRow, NewImage, TagRow};
+pub use layers::{BlobRow, LayerRow, NewBlob};
+pub use registries::{ManifestRow, RepoDigestRow};
+pub use root::{OpenError, RESUMABLE, Store};
 pub use sampan_durable::DbError;

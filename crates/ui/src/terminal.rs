@@ -43,3 +43,31 @@ impl Drop for Raw {
         }
     }
 }
+
+/// Reads a line that is not shown. Raw mode is left in any case, also when the user gives up.
+///
+/// # Errors
+/// A terminal that fails; [`std::io::ErrorKind::Interrupted`] at Ctrl-C.
+pub fn read_hidden() -> std::io::Result<String> {
+    use std::io::Read as _;
+    const MOST: usize = 64 << 10;
+    let _raw = Raw::enter()?;
+    let mut line: Vec<u8> = Vec::new();
+    let mut stdin = std::io::stdin().lock();
+    let mut byte = [0];
+    while stdin.read(&mut byte)? == 1 && line.len() < MOST {
+        match byte[0] {
+            b'\r' | b'\n' => break,
+            3 => return Err(std::io::ErrorKind::Interrupted.into()),
+            4 if line.is_empty() => break,
+            // Ctrl-U.
+            21 => line.clear(),
+            8 | 127 => {
+                // A character may be several bytes.
+                while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
+            }
+            other => line.push(other),
+        }
+    }
+    String::from_utf8(line).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+}

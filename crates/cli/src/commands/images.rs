@@ -1,4 +1,4 @@
-//! Images: list, history, load, save, import, tag, remove, prune, commit, pull.
+//! Images here: list, history, load, save, import, tag, remove, prune, commit.
 
 use std::io::Write;
 
@@ -156,22 +156,6 @@ pub(super) const COMMANDS: &[Command] = &[
         ]],
         interspersed: true,
         run: |app, matches| Box::pin(commit(app, matches)),
-    },
-    Command {
-        paths: &["image pull", "pull"],
-        usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
-        about: "Download an image from a registry",
-        more: "",
-        words: Words::Exactly(1),
-        things: Things::Images,
-        flags: &[&[
-            Flag::new("all-tags", Kind::Bool, "Download all tags of the repository").short('a'),
-            Flag::new("disable-content-trust", Kind::Bool, "Do not check the image's signature").default("true"),
-            PLATFORM,
-            Flag::new("quiet", Kind::Bool, "Print the image's name only").short('q'),
-        ]],
-        interspersed: true,
-        run: |app, matches| Box::pin(pull(app, matches)),
     },
 ];
 
@@ -597,35 +581,6 @@ async fn commit(app: &App, matches: &Matches) -> Outcome {
         call = call.query("pause", "0");
     }
     app.line(call.json().await?.text("Id"))?;
-    Ok(0)
-}
-
-async fn pull(app: &App, matches: &Matches) -> Outcome {
-    app.check_trust(matches)?;
-    let given = &matches.words[0];
-    let reference = Reference::parse_normalized(given).map_err(|error| CliError::new(error.to_string()))?;
-    let all = matches.truth("all-tags");
-    let (_, tag) = split_tag(given);
-    if all && !tag.is_empty() {
-        return Err(CliError::new("tag can't be used with --all-tags/-a"));
-    }
-    let quiet = matches.truth("quiet");
-    let reference = reference.with_default_tag();
-    let name = reference.familiar();
-    if tag.is_empty() && !all && !quiet {
-        app.line("Using default tag: latest")?;
-    }
-    let (repository, tag) = if all { (given.as_str(), "") } else { split_tag(&name) };
-    let platform =
-        if matches.given("platform") { matches.text("platform") } else { app.environment.platform.as_deref().unwrap_or_default() };
-    let call = app.client()?.post("/images/create").query("fromImage", repository).query_some("tag", tag).query_some("platform", platform);
-    let response = call.send().await?;
-    if quiet {
-        messages(response, &mut Progress::new(std::io::sink(), None)).await?;
-    } else {
-        show_messages(response, std::io::stdout()).await?;
-    }
-    app.line(&reference.to_string())?;
     Ok(0)
 }
 

@@ -9,6 +9,7 @@ mod lifecycle;
 mod list;
 mod networks;
 mod output;
+mod registries;
 mod run;
 mod stats;
 pub(crate) mod system;
@@ -29,6 +30,7 @@ pub(crate) const ALL: &[&[Command]] = &[
     copy::COMMANDS,
     inspect::COMMANDS,
     images::COMMANDS,
+    registries::COMMANDS,
     volumes::COMMANDS,
     networks::COMMANDS,
     system::COMMANDS,
