@@ -10,3 +10,4 @@ mod ours;
 mod recorded;
 mod storm;
 mod tour;
+mod voyage;
