@@ -45,13 +45,13 @@ fn an_image_goes_to_a_registry_and_comes_back_on_another_engine() {
     let registry = serve(&fleet);
     let host = format!("{REGISTRY_NAME}:5000");
     let [here, there] = &fleet.engines[..] else { panic!("two engines") };
-    let login = |program: &str| format!("printf 'three boards' | {program} login -u sailor --password-stdin {host}");
+    let login = |program: &str| format!("{program} login -u sailor --password-stdin {host} <<<'three boards'");
 
     // Without the authority nothing is told to the registry.
     let _loaded =
         here.ok(&format!("docker load -q -i box.tar && docker tag box {host}/shop/box:1.0 && docker tag box {host}/shop/box:2.0"));
     for line in [login("docker"), login("sampan"), format!("docker pull {host}/shop/box:1.0"), format!("docker push {host}/shop/box:1.0")] {
-        let refused = here.sh(&line);
+        let refused = here.sh(&format!("timeout 20 {line}"));
         assert!(refused.code == 1 && refused.stderr.contains("x509: certificate signed by unknown authority"), "{line}: {refused:?}");
     }
     assert!(!registry.log().contains("http.request.uri"), "the registry was asked:\n{}", registry.log());
@@ -61,7 +61,7 @@ fn an_image_goes_to_a_registry_and_comes_back_on_another_engine() {
     let refused = here.sh(&format!("docker push {host}/shop/box:1.0"));
     assert!(refused.code == 1 && refused.stderr.contains("no basic auth credentials"), "{refused:?}");
     let wrong = here.sh(&format!("echo wrong | docker login -u sailor --password-stdin {host}"));
-    assert!(wrong.code == 1 && wrong.stderr.contains("unauthorized"), "{wrong:?}");
+    assert!(wrong.code == 1 && wrong.stderr.contains("failed with status: 401 Unauthorized"), "{wrong:?}");
     for program in ["docker", "sampan"] {
         assert!(here.ok(&login(program)).ends_with("Login Succeeded"), "{program}");
     }
@@ -79,7 +79,7 @@ fn an_image_goes_to_a_registry_and_comes_back_on_another_engine() {
     assert!(pulled.contains(&digest), "{pulled}");
     let id = |world: &World, name: &str| world.ok(&format!("docker inspect -f '{{{{.Id}}}} {{{{.Architecture}}}}' {name}"));
     assert_eq!(id(here, "box"), id(there, &format!("{host}/shop/box:1.0")));
-    let shown = there.ok(&format!("docker images --digests --format '{{{{.Digest}}}}' {host}/shop/box:1.0"));
-    assert_eq!(shown, digest);
+    let shown = there.ok(&format!("docker images --digests --format '{{{{.Digest}}}}' {host}/shop/box"));
+    assert_eq!(shown.lines().next(), Some(&*digest));
     assert!(there.ok(&format!("docker logout {host}")).contains("Removing login credentials"));
 }
