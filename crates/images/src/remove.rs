@@ -148,8 +148,13 @@ impl Images {
     pub fn prune(&self, all: bool, filter: &ImageFilter, users: &dyn Fn(&str) -> Vec<User>) -> Result<Pruned, ImageError> {
         let _collecting = self.collect();
         let sizes = self.layer_sizes()?;
+        let steps = self.build_steps()?;
         let mut pruned = Pruned::default();
         for mut image in self.list(filter)? {
+            // What the builder remembers is its own to prune.
+            if image.references.is_empty() && steps.contains(&image.id.to_string()) {
+                continue;
+            }
             if !(all || image.references.is_empty()) || !users(&image.id.to_string()).is_empty() || self.has_children(&image)? {
                 continue;
             }
@@ -163,6 +168,35 @@ impl Images {
         pruned.space = sizes.iter().filter(|(layer, _)| !left.contains_key(*layer)).map(|(_, size)| *size).sum();
         self.event("prune", "", "");
         Ok(pruned)
+    }
+
+    /// Removes steps of builds that the builder has forgotten, leaves first: those without a name, a child and a user.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn remove_steps(&self, steps: &[String], users: &dyn Fn(&str) -> Vec<User>) -> Result<u64, ImageError> {
+        let _collecting = self.collect();
+        let sizes = self.layer_sizes()?;
+        let mut left: std::collections::HashSet<&String> = steps.iter().collect();
+        loop {
+            let all = self.all()?;
+            let parents: std::collections::HashSet<&str> = all.iter().filter_map(|image| image.parent.as_deref()).collect();
+            let is_free = |image: &&Image| {
+                let id = image.id.to_string();
+                image.references.is_empty() && !parents.contains(id.as_str()) && left.contains(&id) && users(&id).is_empty()
+            };
+            let free: Vec<&Image> = all.iter().filter(is_free).collect();
+            if free.is_empty() {
+                break;
+            }
+            let _change = self.begin();
+            for image in free {
+                self.delete(image)?;
+                left.remove(&image.id.to_string());
+            }
+        }
+        let kept = self.layer_sizes()?;
+        Ok(sizes.iter().filter(|(layer, _)| !kept.contains_key(*layer)).map(|(_, size)| *size).sum())
     }
 }
 

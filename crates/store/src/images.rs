@@ -80,6 +80,24 @@ impl Store {
         self.add_image(&NewImage { image, layers, references, manifests: &[], digest: None, lease: None })
     }
 
+    /// Writes an image without a name that can be made again: a killed process does not lose it, a power cut may.
+    ///
+    /// # Errors
+    /// As [`Store::put_image`].
+    pub fn put_built_image(&self, image: &ImageRow, layers: &[DiffId]) -> Result<(), DbError> {
+        self.db.write_soon("write image", |transaction| insert_image(transaction, image, layers))
+    }
+
+    /// One image, if it is here.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn image_config(&self, id: &str) -> Result<Option<Vec<u8>>, DbError> {
+        self.db.read("find image", |connection| {
+            connection.prepare_cached("SELECT config FROM images WHERE id = ?")?.query_row([id], |row| row.get(0)).optional()
+        })
+    }
+
     /// Writes an image with all that belongs to it in one transaction, and ends the lease of the operation that brought it. Gives
     /// for each tag the image that had it before.
     ///

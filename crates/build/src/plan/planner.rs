@@ -86,6 +86,28 @@ pub(super) struct Planner<'a> {
     spent: usize,
 }
 
+/// What is wrong with an instruction, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// BuildKit's.
+    pub(crate) message: String,
+    /// The classic builder's where they differ.
+    pub(crate) classic: Option<String>,
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Self {
+        Self { message, classic: None }
+    }
+}
+
+impl Fault {
+    /// The fault at its place.
+    pub(super) fn at(self, lines: Lines) -> PlanError {
+        PlanError { kind: ErrorKind::Invalid, message: self.message, classic: self.classic, lines: Some(lines) }
+    }
+}
+
 /// A fault at a place.
 pub(super) fn fault(message: impl Into<String>, lines: Option<Lines>) -> PlanError {
     PlanError { kind: ErrorKind::Invalid, message: message.into(), classic: None, lines }

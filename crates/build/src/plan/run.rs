@@ -34,7 +34,7 @@ impl Planner<'_> {
             args: args.clone(),
             env: self.stages[stage].variables.lines(),
             proxy_env: proxies.map(|(key, value)| (key.clone(), value.clone())).collect(),
-            cwd: if config.working_dir.is_empty() { "/".to_owned() } else { config.working_dir.clone() },
+            cwd: join("/", &config.working_dir),
             user: config.user.clone(),
             network,
             security,

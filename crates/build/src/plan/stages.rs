@@ -41,7 +41,7 @@ impl Planner<'_> {
             self.globals.set(key, &value);
         }
         let defaults = self.globals.clone();
-        if let Some(globals) = self.global_values(false).ok() {
+        if let Ok(globals) = self.global_values(false) {
             lint::default_bases(self, &globals);
         }
         self.globals = defaults;
@@ -167,7 +167,9 @@ impl Planner<'_> {
         let parsed = Platform::parse(&full).filter(|parsed| expanded.text.contains('/') || known.contains(&parsed.architecture.as_str()));
         parsed.map(Some).ok_or_else(|| {
             let shown = sampan_gotext::quote(&expanded.text);
-            let reason = format!("{shown}: unknown operating system or architecture: invalid argument");
+            let words = expanded.text.split('/').count() > 3;
+            let reason = if words { "cannot parse platform specifier" } else { "unknown operating system or architecture" };
+            let reason = format!("{shown}: {reason}: invalid argument");
             at(format!("failed to parse platform {text}: {}", suggested(reason)))
         })
     }
@@ -225,7 +227,8 @@ impl Planner<'_> {
                 let expanded = expanded.map_err(|error| fault(error.to_string(), Some(lines)))?;
                 if expanded.text != copy.from {
                     let text = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
-                    return Err(fault(text, None));
+                    let classic = Some(format!("invalid from flag value {}: invalid reference format", copy.from));
+                    return Err(PlanError { classic, ..fault(text, None) });
                 }
                 vec![copy.from.clone()]
             }
@@ -238,13 +241,16 @@ impl Planner<'_> {
             let source = match index {
                 Some(index) => {
                     let found = usize::try_from(index).ok().filter(|index| *index < self.stages.len());
-                    found.ok_or_else(|| fault(format!("invalid stage index {index}"), None))?
+                    found.ok_or_else(|| PlanError {
+                        classic: Some(format!("invalid from flag value {index}: index out of bounds")),
+                        ..fault(format!("invalid stage index {index}"), None)
+                    })?
                 }
                 None => {
                     let name = if name.is_empty() { "scratch".to_owned() } else { name };
                     match self.by_name.get(&name.to_lowercase()) {
                         Some(known) => *known,
-                        None => self.add(StageState { base_name: name, lines: Some(lines), ..StageState::default() }),
+                        None => self.add(StageState { base_name: name, lines: Some(lines).filter(|_| is_copy), ..StageState::default() }),
                     }
                 }
             };
@@ -277,7 +283,10 @@ impl Planner<'_> {
                     }
                     1 => {
                         let text = format!("circular dependency detected on stage: {}", self.stages[begin].display_name);
-                        return Err(fault(text, Some(lines)));
+                        let taken = |(stage, next): &(usize, usize)| {
+                            self.stages[*stage].dependencies.get(next.wrapping_sub(1)).map(|(_, lines)| *lines)
+                        };
+                        return Err(fault(text, way.iter().filter_map(taken).min().or(Some(lines))));
                     }
                     _ => {}
                 }
@@ -335,9 +344,10 @@ impl Planner<'_> {
             state.dispatched = implicit;
             return Ok(());
         }
-        let reference = Reference::parse_normalized(&name);
-        let reference =
-            reference.map_err(|error| fault(format!("failed to parse stage name {}: {error}", sampan_gotext::quote(&name)), lines))?;
+        let reference = Reference::parse_normalized(&name).map_err(|error| {
+            let text = format!("failed to parse stage name {}: {error}", sampan_gotext::quote(&name));
+            PlanError { classic: Some(self.in_from_flag(stage, error.to_string())), ..fault(text, lines) }
+        })?;
         if !reachable {
             return Ok(());
         }
@@ -351,7 +361,7 @@ impl Planner<'_> {
         if let Some(context) = self.named_context(&name) {
             self.use_context(stage, &name.to_lowercase(), &context, &platform)?;
         } else {
-            self.use_image(stage, &name, reference.with_default_tag(), &platform)?;
+            self.use_image(stage, &name, &reference.with_default_tag(), &platform)?;
         }
         self.stages[stage].dispatched = implicit;
         Ok(())
@@ -359,7 +369,7 @@ impl Planner<'_> {
 
     fn use_context(&mut self, stage: usize, name: &str, context: &NamedContext, platform: &Platform) -> Result<(), PlanError> {
         match context {
-            NamedContext::Image(reference) => self.use_image(stage, name, reference.clone().with_default_tag(), platform),
+            NamedContext::Image(reference) => self.use_image(stage, name, &reference.clone().with_default_tag(), platform),
             NamedContext::Directory => {
                 let op = self.context(name);
                 let state = &mut self.stages[stage];
@@ -371,9 +381,9 @@ impl Planner<'_> {
         }
     }
 
-    fn use_image(&mut self, stage: usize, name: &str, reference: Reference, platform: &Platform) -> Result<(), PlanError> {
+    fn use_image(&mut self, stage: usize, name: &str, reference: &Reference, platform: &Platform) -> Result<(), PlanError> {
         let lines = self.stages[stage].lines;
-        let base = self.bases.resolve(&reference, platform).map_err(|error| self.base_fault(stage, name, error))?;
+        let base = self.bases.resolve(reference, platform).map_err(|error| self.base_fault(stage, name, error))?;
         let mut platform = platform.clone();
         let implicit = self.request.platform.is_none() && self.stages[stage].platform.is_none();
         let found = base.config.platform();
@@ -385,7 +395,7 @@ impl Planner<'_> {
             self.findings.push(rules::INVALID_BASE_IMAGE_PLATFORM.warn(lines, text));
         }
         let empty = base.config.rootfs.diff_ids.is_empty() && base.config.history.iter().all(|entry| entry.empty_layer);
-        let op = (!empty).then(|| self.op(Op::Image { image: base.image.clone(), platform: platform.clone() }));
+        let op = (!empty).then(|| self.image_op(Op::Image { image: base.image.clone(), platform: platform.clone() }));
         if !empty && self.stages[stage].index.is_some() {
             let mut shown = reference.to_string();
             if let Some(digest) = base.image.digest.as_ref().filter(|_| reference.digest().is_none()) {
@@ -402,12 +412,25 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// The operation of an image; one for all that need it.
+    fn image_op(&mut self, op: Op) -> OpId {
+        let known = self.stages.iter().filter_map(|stage| stage.image_op).find(|known| self.ops[known.0] == op);
+        known.unwrap_or_else(|| self.op(op))
+    }
+
+    /// What the classic builder says of an image that COPY names.
+    fn in_from_flag(&self, stage: usize, message: String) -> String {
+        let stage = &self.stages[stage];
+        if stage.index.is_some() { message } else { format!("invalid from flag value {}: {message}", stage.base_name) }
+    }
+
     fn base_fault(&self, stage: usize, name: &str, error: BaseError) -> PlanError {
-        let mut names: Vec<String> = self.stages.iter().map(|stage| stage.display_name.clone()).collect();
+        let named = self.stages.iter().filter(|stage| !stage.display_name.is_empty());
+        let mut names: Vec<String> = named.map(|stage| stage.display_name.clone()).collect();
         names.extend(COMMON.iter().flat_map(|name| [(*name).to_owned(), format!("{name}:latest")]));
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let message = with_suggestion(format!("{name}: {}", error.message), name, &names, true);
-        PlanError { kind: error.kind, message, classic: Some(error.message), lines: self.stages[stage].lines }
+        PlanError { kind: error.kind, message, classic: Some(self.in_from_flag(stage, error.message)), lines: self.stages[stage].lines }
     }
 
     /// Puts the triggers of what a stage begins with before its instructions; whether new stages have to be resolved.
