@@ -4,6 +4,7 @@
 mod build;
 mod crash;
 mod disk;
+mod examples;
 mod fleet;
 mod hostile;
 mod kernel;
