@@ -4,6 +4,8 @@
 mod build;
 mod crash;
 mod disk;
+mod examples;
+mod fleet;
 mod hostile;
 mod kernel;
 mod ours;
@@ -11,3 +13,4 @@ mod pull;
 mod recorded;
 mod storm;
 mod tour;
+mod voyage;
