@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use sampan_testkit::{images, index, setup};
 
-use recipes::{Layer, RECIPES, Recipe};
+pub(crate) use recipes::{BASE, Layer};
+use recipes::{RECIPES, Recipe};
 
 const SCRIPT: &str = include_str!("base_images/make.sh");
 
@@ -30,12 +31,12 @@ pub(crate) fn base_images(names: &[String]) -> anyhow::Result<()> {
     let lock = std::fs::File::create(folder.join("lock"))?;
     lock.lock()?;
     for recipe in RECIPES.iter().filter(|recipe| names.is_empty() || names.iter().any(|name| name == recipe.reference)) {
-        make(&folder, recipe).with_context(|| format!("cannot make {}", recipe.reference))?;
+        make(recipe).with_context(|| format!("cannot make {}", recipe.reference))?;
     }
     Ok(())
 }
 
-fn make(folder: &Path, recipe: &Recipe) -> anyhow::Result<()> {
+fn make(recipe: &Recipe) -> anyhow::Result<()> {
     let archive = setup::base_image(recipe.reference);
     let stamp = archive.with_extension("stamp");
     let wanted = images::sha256(format!("{SCRIPT}{recipe:?}{}", recipes::SOURCE).as_bytes());
@@ -43,19 +44,24 @@ fn make(folder: &Path, recipe: &Recipe) -> anyhow::Result<()> {
         println!("{}: as made before", recipe.reference);
         return Ok(());
     }
-    if !folder.join("tools/bin/busybox").is_file() {
-        script(folder, &["tools"], "")?;
-    }
-    let mut below: Vec<&Layer> = Vec::new();
-    for layer in recipe.layers {
-        ensure_layer(folder, layer, &below)?;
-        below.push(layer);
-    }
-    let layers: Vec<PathBuf> = recipe.layers.iter().map(|layer| folder.join("layers").join(layer.name).join("layer.tar")).collect();
+    let layers = layers(recipe.layers)?;
     images::write_archive(&archive, &layers, recipe.reference, &recipe.config())?;
     std::fs::write(&stamp, wanted)?;
     println!("{}: {} ({} MB)", recipe.reference, archive.display(), archive.metadata()?.len() / 1_000_000);
     Ok(())
+}
+
+/// Makes layers, each on those before it, unless they are there: their tars.
+pub(crate) fn layers(layers: &[&Layer]) -> anyhow::Result<Vec<PathBuf>> {
+    let folder = &setup::target().join("base-images");
+    std::fs::create_dir_all(folder)?;
+    if !folder.join("tools/bin/busybox").is_file() {
+        script(folder, &["tools"], "")?;
+    }
+    for (number, layer) in layers.iter().enumerate() {
+        ensure_layer(folder, layer, &layers[..number])?;
+    }
+    Ok(layers.iter().map(|layer| folder.join("layers").join(layer.name).join("layer.tar")).collect())
 }
 
 /// Makes a layer on those below it, unless it is there.

@@ -5,8 +5,10 @@
 mod base_images;
 mod bench;
 mod examples;
+mod load;
 mod packages;
 mod record;
+mod rig;
 
 use clap::{Parser, Subcommand};
 
@@ -33,6 +35,9 @@ enum Chore {
         #[arg(long)]
         json: Option<std::path::PathBuf>,
     },
+    /// Ask a registry the same thing many times; `bench` runs this inside a world.
+    #[command(hide = true)]
+    Load(load::Load),
     /// Run the recorded command lines on sampan and write down what differs from the real Docker as an accepted difference.
     Accept {
         /// Names of the files, without folder and `.txt`; none: all.
@@ -59,6 +64,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Record { names } => record::record(&names),
         Chore::Bench { names, json } => bench::bench(&names, json.as_deref()),
+        Chore::Load(arguments) => load::load(&arguments),
         Chore::Accept { names } => record::accept(&names),
         Chore::Packages { names } => packages::packages(&names),
         Chore::BaseImages { names } => base_images::base_images(&names),
