@@ -64,7 +64,9 @@ impl Lines {
     /// Writes a blank where something was said before: a client that is gone is noticed by what it does not take.
     pub(crate) fn beat(&self) {
         if self.begun.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
-            self.writer.send_blocking("\r\n");
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            // As above.
+            drop(self.queue.send("\r\n".to_owned()));
         }
     }
 
