@@ -31,7 +31,7 @@ type Remembered = (Instant, Arc<User>);
 
 /// All that decides who asks.
 #[derive(Debug)]
-pub struct Auth {
+pub(crate) struct Auth {
     users: Users,
     key: TokenKey,
     strangers: Option<Role>,
@@ -60,7 +60,7 @@ impl Auth {
     ///
     /// # Errors
     /// A failing disk.
-    pub fn open(store: &Store, root: &std::path::Path, strangers: Option<Role>) -> Result<Self> {
+    pub(crate) fn open(store: &Store, root: &std::path::Path, strangers: Option<Role>) -> Result<Self> {
         let users = Users::default();
         users.refresh(store.reader())?;
         let mut secret = [0; 32];
@@ -82,19 +82,19 @@ impl Auth {
 
     /// The users.
     #[must_use]
-    pub fn users(&self) -> &Users {
+    pub(crate) fn users(&self) -> &Users {
         &self.users
     }
 
     /// The key of tokens.
     #[must_use]
-    pub fn key(&self) -> &TokenKey {
+    pub(crate) fn key(&self) -> &TokenKey {
         &self.key
     }
 
     /// What strangers may.
     #[must_use]
-    pub fn strangers(&self) -> Option<Role> {
+    pub(crate) fn strangers(&self) -> Option<Role> {
         self.strangers
     }
 
@@ -102,7 +102,7 @@ impl Auth {
     ///
     /// # Errors
     /// `UNAUTHORIZED` for wrong passwords and tokens; `TOOMANYREQUESTS` after too many of them.
-    pub async fn identify(&self, store: &Arc<Store>, header: Option<&str>, client: IpAddr) -> Result<Arc<Identity>> {
+    pub(crate) async fn identify(&self, store: &Arc<Store>, header: Option<&str>, client: IpAddr) -> Result<Arc<Identity>> {
         let Some(header) = header else { return Ok(Arc::new(Identity::stranger(self.strangers))) };
         let (scheme, value) = header.split_once(' ').ok_or_else(refused)?;
         if scheme.eq_ignore_ascii_case("bearer") {
@@ -154,7 +154,7 @@ impl Auth {
     ///
     /// # Errors
     /// `UNAUTHORIZED`.
-    pub fn by_refresh_token(&self, store: &Store, token: &str) -> Result<Arc<User>> {
+    pub(crate) fn by_refresh_token(&self, store: &Store, token: &str) -> Result<Arc<User>> {
         let claims = self.key.check(token, Use::Refresh)?;
         self.users.refresh(store.reader())?;
         self.users.get(&claims.sub).filter(|user| user.version == claims.version).ok_or_else(refused)
@@ -164,7 +164,7 @@ impl Auth {
     ///
     /// # Errors
     /// `UNAUTHORIZED`; `TOOMANYREQUESTS`.
-    pub async fn by_password(&self, store: &Arc<Store>, name: &str, password: &str, client: IpAddr) -> Result<Arc<User>> {
+    pub(crate) async fn by_password(&self, store: &Arc<Store>, name: &str, password: &str, client: IpAddr) -> Result<Arc<User>> {
         tokio::task::block_in_place(|| self.users.refresh(store.reader()))?;
         let user = self.users.get(name);
         let mark = user.as_ref().map(|user| self.mark(user, password));
@@ -254,7 +254,7 @@ fn network(client: IpAddr) -> IpAddr {
 
 /// Reads the value of `Authorization: Basic`.
 #[must_use]
-pub fn parse_basic(value: &str) -> Option<(String, String)> {
+pub(crate) fn parse_basic(value: &str) -> Option<(String, String)> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(value.trim()).ok()?;
     let (name, password) = std::str::from_utf8(&bytes).ok()?.split_once(':')?;
     Some((name.to_owned(), password.to_owned()))

@@ -36,20 +36,6 @@ pub enum AccessLog {
     File(PathBuf),
 }
 
-/// How much the registry says about itself on standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Level {
-    /// Failures alone.
-    Error,
-    /// And what may become one.
-    Warn,
-    /// And what it did.
-    #[default]
-    Info,
-    /// And details.
-    Debug,
-}
-
 /// Limits on what clients do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -93,8 +79,6 @@ pub struct Config {
     pub strangers: Option<Role>,
     /// Where requests are written down.
     pub access_log: AccessLog,
-    /// How much is said on standard error.
-    pub level: Level,
     /// Limits.
     pub limits: Limits,
     /// How long a blob that nobody refers to is kept.
@@ -113,7 +97,6 @@ impl Config {
             transport,
             strangers: None,
             access_log: AccessLog::Stdout,
-            level: Level::Info,
             limits: Limits::default(),
             lease: crate::store::LEASE,
             sweep: Duration::from_secs(300),

@@ -218,7 +218,8 @@ mod tests {
     fn the_body_is_the_specifications() {
         let error = RegistryError::new(Code::BlobUnknown).detail("sha256:0");
         let body: serde_json::Value = serde_json::from_str(&error.body()).unwrap();
-        let expected = serde_json::json!({"errors": [{"code": "BLOB_UNKNOWN", "message": "blob unknown to registry", "detail": "sha256:0"}]});
+        let expected =
+            serde_json::json!({"errors": [{"code": "BLOB_UNKNOWN", "message": "blob unknown to registry", "detail": "sha256:0"}]});
         assert_eq!(body, expected);
     }
 

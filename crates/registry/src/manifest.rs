@@ -102,7 +102,8 @@ pub fn parse(content_type: Option<&str>, body: &[u8]) -> Result<Facts> {
     if content_type.as_deref().is_some_and(|text| text.starts_with("application/vnd.docker.distribution.manifest.v1+")) {
         return Err(invalid("manifests of schema version 1 are not taken: push with a newer client"));
     }
-    let document: Document = serde_json::from_slice(body).map_err(|error| invalid(format!("manifest is no valid JSON of its type: {error}")))?;
+    let document: Document =
+        serde_json::from_slice(body).map_err(|error| invalid(format!("manifest is no valid JSON of its type: {error}")))?;
     if document.schema_version != 2 {
         return Err(invalid("schemaVersion of a manifest must be 2"));
     }
@@ -177,7 +178,8 @@ fn digest(part: &Part) -> Result<Digest> {
 /// Layers that lie elsewhere, and content that stands in the manifest itself, need not be here.
 fn must_be_there(part: &Part, digest: &Digest) -> bool {
     let kind = part.media_type.as_deref().unwrap_or_default();
-    let elsewhere = kind.contains("nondistributable") || kind.contains("rootfs.foreign") || part.urls.as_ref().is_some_and(|urls| !urls.is_empty());
+    let elsewhere =
+        kind.contains("nondistributable") || kind.contains("rootfs.foreign") || part.urls.as_ref().is_some_and(|urls| !urls.is_empty());
     let inside = part.data.as_ref().is_some_and(|data| {
         use base64::Engine as _;
         let bytes = base64::engine::general_purpose::STANDARD.decode(data).unwrap_or_default();
@@ -227,7 +229,16 @@ mod tests {
 
     #[test]
     fn what_is_no_manifest_is_refused() {
-        for bad in ["", "{}", "[]", "null", r#"{"schemaVersion":1}"#, r#"{"schemaVersion":2}"#, r#"{"schemaVersion":2,"layers":[]}"#, "{\"schemaVersion\":2"] {
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            "null",
+            r#"{"schemaVersion":1}"#,
+            r#"{"schemaVersion":2}"#,
+            r#"{"schemaVersion":2,"layers":[]}"#,
+            "{\"schemaVersion\":2",
+        ] {
             assert!(parse(None, bad.as_bytes()).is_err(), "{bad}");
         }
         let wrong = format!(r#"{{"schemaVersion":2,"config":{}}}"#, part("x").replace("2cf", "2CF"));

@@ -20,25 +20,25 @@ struct Known {
 
 /// The cache.
 #[derive(Debug, Default)]
-pub struct ManifestCache {
+pub(crate) struct ManifestCache {
     known: RwLock<Known>,
     epoch: AtomicU64,
 }
 
 impl ManifestCache {
     /// What is known under a name.
-    pub fn get(&self, repository: &str, reference: &str) -> Option<Arc<StoredManifest>> {
+    pub(crate) fn get(&self, repository: &str, reference: &str) -> Option<Arc<StoredManifest>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.by_repository.get(repository)?.get(reference).cloned()
     }
 
     /// The present epoch: to be asked before the database is.
-    pub fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
     /// Keeps what was read at an epoch, unless something changed since.
-    pub fn put(&self, epoch: u64, repository: &str, reference: &str, manifest: Arc<StoredManifest>) {
+    pub(crate) fn put(&self, epoch: u64, repository: &str, reference: &str, manifest: Arc<StoredManifest>) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if self.epoch.load(Ordering::Acquire) != epoch {
             return;
@@ -55,7 +55,7 @@ impl ManifestCache {
     }
 
     /// Forgets a repository: to be called after its change is durable and before it is answered.
-    pub fn forget(&self, repository: &str) {
+    pub(crate) fn forget(&self, repository: &str) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         self.epoch.fetch_add(1, Ordering::AcqRel);
         if let Some(gone) = known.by_repository.remove(repository) {

@@ -25,9 +25,7 @@ fn is_component(text: &str) -> bool {
 #[must_use]
 pub fn is_tag(text: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    text.len() <= TAG_LIMIT
-        && text.bytes().next().is_some_and(word)
-        && text.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
+    text.len() <= TAG_LIMIT && text.bytes().next().is_some_and(word) && text.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
 }
 
 /// The algorithms of digests that are taken.

@@ -99,8 +99,8 @@ impl Source {
         };
         let pem = std::fs::read(&self.key).map_err(file_error(&self.key))?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| content(&self.key, "private key")(error.to_string()))?;
-        let signing =
-            rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|error| content(&self.key, "private key")(error.to_string()))?;
+        let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
+            .map_err(|error| content(&self.key, "private key")(error.to_string()))?;
         let certified = CertifiedKey::new(chain, signing);
         match certified.keys_match() {
             Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),

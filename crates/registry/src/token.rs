@@ -152,7 +152,14 @@ mod tests {
         let (head, rest) = token.split_once('.').unwrap();
         let (claims, _) = rest.split_once('.').unwrap();
         let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
-        for bad in [format!("{none}.{claims}."), format!("{head}.{claims}."), format!("{token}x"), String::new(), "a.b.c".into(), "x".repeat(40_000)] {
+        for bad in [
+            format!("{none}.{claims}."),
+            format!("{head}.{claims}."),
+            format!("{token}x"),
+            String::new(),
+            "a.b.c".into(),
+            "x".repeat(40_000),
+        ] {
             assert!(key.check(&bad, Use::Access).is_err(), "{bad}");
         }
         std::fs::write(one.path().join("token.key"), b"broken").unwrap();

@@ -43,3 +43,31 @@ impl Drop for Raw {
         }
     }
 }
+
+/// Standard input without echo, for passwords; left when this goes.
+#[derive(Debug)]
+pub struct Quiet(Option<Termios>);
+
+impl Quiet {
+    /// Turns the echo off; nothing happens without a terminal.
+    ///
+    /// # Errors
+    /// When the terminal refuses.
+    pub fn enter() -> std::io::Result<Self> {
+        let stdin = std::io::stdin();
+        let Ok(before) = termios::tcgetattr(&stdin) else { return Ok(Self(None)) };
+        let mut quiet = before.clone();
+        quiet.local_modes -= termios::LocalModes::ECHO;
+        quiet.local_modes |= termios::LocalModes::ICANON | termios::LocalModes::ISIG;
+        termios::tcsetattr(&stdin, OptionalActions::Flush, &quiet)?;
+        Ok(Self(Some(before)))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if let Some(before) = self.0.take() {
+            let _gone_terminal = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
+        }
+    }
+}

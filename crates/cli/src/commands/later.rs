@@ -17,7 +17,6 @@ const LATER: &[(&str, &str)] = &[
     ("logout", REGISTRIES),
     ("search", REGISTRIES),
     ("manifest", REGISTRIES),
-    ("registry", REGISTRIES),
     ("trust", "signatures come later"),
     ("scan", "the scanner comes later"),
     ("checkpoint", "checkpoints are not there"),

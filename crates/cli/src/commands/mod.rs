@@ -9,6 +9,7 @@ mod lifecycle;
 mod list;
 mod networks;
 mod output;
+mod registry;
 mod run;
 mod stats;
 pub(crate) mod system;
@@ -34,6 +35,7 @@ pub(crate) const ALL: &[&[Command]] = &[
     system::COMMANDS,
     usage::COMMANDS,
     contexts::COMMANDS,
+    registry::COMMANDS,
 ];
 
 /// Groups of commands, and what they are about.
@@ -42,6 +44,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("context", "Manage contexts"),
     ("image", "Manage images"),
     ("network", "Manage networks"),
+    ("registry", "Run a registry, and manage its users"),
     ("system", "Manage the engine"),
     ("volume", "Manage volumes"),
 ];

@@ -65,8 +65,7 @@ impl Call<'_> {
         found.truncate(fitting);
         let next = found.last().filter(|_| more).map(|one| one.digest.clone());
         let mut answer = answer(StatusCode::OK);
-        *answer.body_mut() =
-            serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": found}).to_string().into();
+        *answer.body_mut() = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": found}).to_string().into();
         set(&mut answer, "content-type", INDEX);
         if kind.is_some() {
             set(&mut answer, "oci-filters-applied", "artifactType");

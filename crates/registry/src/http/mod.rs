@@ -277,7 +277,9 @@ impl Call<'_> {
         }
         if self.identity.has_token() {
             challenge.push_str(",error=\"insufficient_scope\"");
-        } else if text(&self.headers, "authorization").is_some_and(|value| value.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("bearer "))) {
+        } else if text(&self.headers, "authorization")
+            .is_some_and(|value| value.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("bearer ")))
+        {
             challenge.push_str(",error=\"invalid_token\"");
         }
         challenge

@@ -282,7 +282,12 @@ async fn connection(registry: Arc<Registry>, stream: TcpStream, address: IpAddr,
     }
 }
 
-async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(registry: Arc<Registry>, stream: S, peer: Peer, watcher: Watcher) {
+async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    registry: Arc<Registry>,
+    stream: S,
+    peer: Peer,
+    watcher: Watcher,
+) {
     let limits = &registry.config.limits;
     let mut builder = Builder::new(TokioExecutor::new());
     builder

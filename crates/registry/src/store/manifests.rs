@@ -134,7 +134,8 @@ impl Store {
     /// # Errors
     /// A failing database.
     pub fn referrers(&self, repository: &str, subject: &Digest, kind: Option<&str>, last: &str, limit: u32) -> Result<Vec<Referrer>> {
-        const QUERY: &str = "SELECT manifest.media_type, manifest.digest, length(manifest.body), manifest.artifact_type, manifest.annotations
+        const QUERY: &str =
+            "SELECT manifest.media_type, manifest.digest, length(manifest.body), manifest.artifact_type, manifest.annotations
             FROM repo JOIN manifest ON manifest.repo = repo.id
             WHERE repo.name = ?1 AND manifest.subject = ?2 AND manifest.digest > ?3 AND (?4 IS NULL OR manifest.artifact_type = ?4)
             ORDER BY manifest.digest LIMIT ?5";
@@ -164,17 +165,7 @@ fn insert(transaction: &Transaction<'_>, repo: i64, put: &PutManifest<'_>) -> ru
     let annotations = serde_json::to_string(&put.facts.annotations).unwrap_or_else(|_| "{}".to_owned());
     let subject = put.facts.subject.as_ref().map(Digest::as_str);
     transaction.prepare_cached(INSERT)?.query_row(
-        (
-            repo,
-            put.digest.as_str(),
-            &put.facts.media_type,
-            &put.facts.artifact_type,
-            subject,
-            annotations,
-            put.body,
-            put.by,
-            now(),
-        ),
+        (repo, put.digest.as_str(), &put.facts.media_type, &put.facts.artifact_type, subject, annotations, put.body, put.by, now()),
         |row| row.get(0),
     )
 }

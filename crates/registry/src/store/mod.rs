@@ -137,8 +137,7 @@ impl Store {
     /// # Errors
     /// A failing database.
     pub fn totals(&self) -> Result<(u64, u64, u64, u64)> {
-        const QUERY: &str =
-            "SELECT (SELECT count(*) FROM blob), (SELECT coalesce(sum(size), 0) FROM blob), (SELECT count(*) FROM manifest), (SELECT count(*) FROM tag)";
+        const QUERY: &str = "SELECT (SELECT count(*) FROM blob), (SELECT coalesce(sum(size), 0) FROM blob), (SELECT count(*) FROM manifest), (SELECT count(*) FROM tag)";
         let count = |row: &rusqlite::Row<'_>, at| row.get::<_, i64>(at).map(|number| number.unsigned_abs());
         Ok(self.reader.read("count", |connection| {
             connection.query_row(QUERY, [], |row| Ok((count(row, 0)?, count(row, 1)?, count(row, 2)?, count(row, 3)?)))

@@ -206,7 +206,8 @@ impl Store {
     }
 
     fn upload_algorithm(&self, repository: &str, id: &str) -> Result<Algorithm> {
-        const QUERY: &str = "SELECT upload.algorithm FROM upload JOIN repo ON repo.id = upload.repo WHERE upload.id = ?1 AND repo.name = ?2";
+        const QUERY: &str =
+            "SELECT upload.algorithm FROM upload JOIN repo ON repo.id = upload.repo WHERE upload.id = ?1 AND repo.name = ?2";
         let name: Option<String> = self
             .reader
             .read("find upload", |connection| connection.prepare_cached(QUERY)?.query_row((id, repository), |row| row.get(0)).optional())?;
@@ -343,7 +344,8 @@ impl Store {
             let name = entry.file_name().to_string_lossy().into_owned();
             let in_use = self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&name);
             let row = "SELECT count(*) FROM upload WHERE id = ?1";
-            if !in_use && self.writer.read("find upload", |connection| connection.query_row(row, [&name], |row| row.get::<_, i64>(0)))? == 0 {
+            if !in_use && self.writer.read("find upload", |connection| connection.query_row(row, [&name], |row| row.get::<_, i64>(0)))? == 0
+            {
                 self.trash.discard(&entry.path())?;
                 ended += 1;
             }
