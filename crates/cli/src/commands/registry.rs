@@ -23,12 +23,13 @@ use crate::format::Listing;
 /// Where a registry keeps everything.
 const DATA_ROOT: Flag = Flag::new("data-root", Kind::Text, "Folder of all that the registry keeps").default("/var/lib/sampan-registry");
 const PASSWORD_STDIN: Flag = Flag::new("password-stdin", Kind::Bool, "Take the password from standard input");
-const ROLE: Flag = Flag::new("role", Kind::Text, "What the user may do: pull, push (and pull), admin (everything)").default("push").check(
-    |value| match Role::parse(value) {
-        Some(_) => Ok(value.to_owned()),
-        None => Err("must be pull, push or admin".to_owned()),
-    },
-);
+const ROLE: Flag =
+    Flag::new("role", Kind::Text, "What the user may do: pull, push (and pull), admin (everything)").default("push").check(|value| {
+        match Role::parse(value) {
+            Some(_) => Ok(value.to_owned()),
+            None => Err("must be pull, push or admin".to_owned()),
+        }
+    });
 
 const SERVE: &[Flag] = &[
     Flag::new("access-log", Kind::Text, "File to which each request is written; \"none\" for no log (default: standard output)"),
@@ -158,9 +159,9 @@ fn transport(app: &App, matches: &Matches, listen: IpAddr) -> Outcome<Transport>
             app.warn("Without TLS, as if --http was given: the address is a loopback address.");
             Ok(Transport::Plain)
         }
-        (false, false, false) => {
-            Err(CliError::new("say how connections are protected: --tls-cert FILE --tls-key FILE, --tls-generate, or --http for not at all"))
-        }
+        (false, false, false) => Err(CliError::new(
+            "say how connections are protected: --tls-cert FILE --tls-key FILE, --tls-generate, or --http for not at all",
+        )),
         _ => Err(CliError::new("conflicting options: give one of --tls-cert with --tls-key, --tls-generate and --http")),
     }
 }
@@ -201,8 +202,9 @@ async fn serve(app: &App, matches: &Matches) -> Outcome {
     let config = config(app, matches)?;
     if let Some((uid, gid)) = other_owner(&config.data_root) {
         let root = config.data_root.display();
-        return Err(CliError::new(format!("the data root {root} belongs to user {uid}: root would leave files that he cannot read"))
-            .hint(format!("start it as that user: setpriv --reuid {uid} --regid {gid} --clear-groups {} registry serve …", app.program())));
+        return Err(CliError::new(format!("the data root {root} belongs to user {uid}: root would leave files that he cannot read")).hint(
+            format!("start it as that user: setpriv --reuid {uid} --regid {gid} --clear-groups {} registry serve …", app.program()),
+        ));
     }
     let filter = format!("{level},hyper=warn,h2=warn,rustls=warn");
     drop(tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init());
@@ -218,8 +220,8 @@ async fn serve(app: &App, matches: &Matches) -> Outcome {
     })?;
     let outcome: Result<Result<(), ServeError>, _> = tokio::select! {
         outcome = &mut ended => outcome,
-        _ = terminate.recv() => { drop(stop.send(true)); ended.await }
-        _ = interrupt.recv() => { drop(stop.send(true)); ended.await }
+        _ = terminate.recv() => { stop.send_replace(true); ended.await }
+        _ = interrupt.recv() => { stop.send_replace(true); ended.await }
     };
     match outcome {
         Ok(Ok(())) => Ok(0),
@@ -261,7 +263,8 @@ fn on_users<T: Send>(matches: &Matches, work: impl FnOnce(&sampan_durable::Db) -
         if let Some((uid, gid)) = owner {
             sampan_sys::user::become_user(uid, gid)?;
         }
-        let db = open_database(&root).map_err(|error| CliError::new(format!("open the users of {}: {}", root.display(), failure(&error).text)))?;
+        let db = open_database(&root)
+            .map_err(|error| CliError::new(format!("open the users of {}: {}", root.display(), failure(&error).text)))?;
         work(&db)
     };
     // A thread of its own: what it becomes ends with it.

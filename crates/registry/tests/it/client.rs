@@ -49,7 +49,7 @@ impl Server {
     }
 
     fn end(&mut self) {
-        drop(self.stop.send(true));
+        self.stop.send_replace(true);
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }

@@ -7,5 +7,6 @@ mod hostile;
 mod kernel;
 mod ours;
 mod recorded;
+mod registry;
 mod storm;
 mod tour;
