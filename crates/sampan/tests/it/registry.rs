@@ -143,7 +143,7 @@ fn tls_world() -> World {
     drop(world.ok(&format!(
         "touch access.log && chown 1000 access.log && chmod 711 . && \
          (setpriv --reuid 1000 --regid 1000 --clear-groups --bounding-set -all {serve} > serve.log 2>&1 & echo $! > pid) && \
-         timeout 30 bash -c 'until grep -q ^listening serve.log; do read -t 0.05 < <(:) ; done' || (cat serve.log; false)"
+         timeout 30 bash -c 'until grep -q ^listening serve.log; do :; done' || (cat serve.log; false)"
     )));
     world
 }
