@@ -10,7 +10,6 @@ mod lifecycle;
 mod list;
 mod networks;
 mod output;
-mod registries;
 mod registry;
 mod run;
 mod stats;
@@ -40,6 +39,7 @@ pub(crate) const ALL: &[&[Command]] = &[
     system::COMMANDS,
     usage::COMMANDS,
     contexts::COMMANDS,
+    registry::COMMANDS,
 ];
 
 /// Groups of commands, and what they are about.
