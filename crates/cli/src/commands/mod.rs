@@ -10,6 +10,7 @@ mod lifecycle;
 mod list;
 mod networks;
 mod output;
+mod registries;
 mod registry;
 mod run;
 mod stats;
@@ -39,7 +40,6 @@ pub(crate) const ALL: &[&[Command]] = &[
     system::COMMANDS,
     usage::COMMANDS,
     contexts::COMMANDS,
-    registry::COMMANDS,
 ];
 
 /// Groups of commands, and what they are about.
