@@ -208,7 +208,7 @@ impl MemoryTree {
             xattrs: header.xattrs.clone(),
             ..directory(path.clone())
         };
-        node.xattrs.retain(|(name, _)| name == "security.capability" || (name.starts_with("user.") && !name.starts_with("user.overlay.")));
+        node.xattrs.retain(|(name, _)| super::source::is_kept(name));
         if path.is_empty() && kind != NodeKind::Directory {
             return Err(BuildError::invalid("the build context's root is no directory"));
         }

@@ -133,6 +133,11 @@ fn node(path: Vec<u8>, stat: &Stat, place: &OwnedFd) -> io::Result<Option<Node>>
     }))
 }
 
+/// Whether images keep an attribute.
+pub(crate) fn is_kept(name: &str) -> bool {
+    name == "security.capability" || (name.starts_with("user.") && !name.starts_with("user.overlay."))
+}
+
 /// The attributes that images keep.
 fn xattrs(place: &OwnedFd) -> io::Result<Vec<(String, Vec<u8>)>> {
     let path = format!("/proc/thread-self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(place));
@@ -149,7 +154,7 @@ fn xattrs(place: &OwnedFd) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut out = Vec::new();
     for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let Ok(name) = std::str::from_utf8(name) else { continue };
-        if name != "security.capability" && !(name.starts_with("user.") && !name.starts_with("user.overlay.")) {
+        if !is_kept(name) {
             continue;
         }
         let mut value = vec![0_u8; 64 * 1024];

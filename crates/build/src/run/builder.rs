@@ -345,7 +345,7 @@ impl Builder {
         let mut going: Vec<BuildRow> = Vec::new();
         for row in rows {
             let old = request.before.is_none_or(|before| row.used < before) && first.is_none_or(|first| row.used < first);
-            if old && !needed.contains(&row.image) && left > request.keep {
+            if old && !needed.contains(&row.image) && (request.keep == 0 || left > request.keep) {
                 left -= row.size.min(left);
                 going.push(row);
             }

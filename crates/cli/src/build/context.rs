@@ -215,7 +215,8 @@ impl Walk<'_> {
                 let mine = self.own.contains(&shown.as_str());
                 let ours_below =
                     facts.is_dir() && self.own.iter().any(|own| own.strip_prefix(&shown).is_some_and(|rest| rest.starts_with('/')));
-                if here.ignored() && !mine && !ours_below && !(facts.is_dir() && self.ignore.may_include_below(&shown)) {
+                let looked_into = ours_below || (facts.is_dir() && self.ignore.may_include_below(&shown));
+                if here.ignored() && !mine && !looked_into {
                     continue;
                 }
                 // An ignored folder is looked into for what comes along, and makes itself felt only where something does.

@@ -16,7 +16,7 @@ use sampan_wire::{Json, object};
 
 use super::FORCE;
 use crate::app::App;
-use crate::build::context::{self, Context, Prepared};
+use crate::build::context::{self, Prepared};
 use crate::build::progress::{Shown, Style};
 use crate::command::{Command, Things, Words};
 use crate::create::checks;

@@ -42,7 +42,9 @@ fn a_build_is_cached_and_says_why_it_is_not() {
     let all: usize = world.ok("sampan images -aq | wc -l").parse().unwrap();
     assert!(shown < all, "{shown} {all}");
     drop(world.ok("sampan image prune -f; sampan builder prune -af; sampan rmi -f x:1 x:2 x:3; sampan image prune -f"));
-    assert_eq!(world.ok("sampan images -aq | wc -l"), "1");
+    let left = world
+        .ok("sampan images -a; sampan image inspect -f '{{.Id}} {{.Parent}} {{.RepoTags}}' $(sampan images -aq); sampan image prune -f");
+    assert_eq!(world.ok("sampan images -aq | wc -l"), "1", "{left}");
     assert_eq!(world.ok("ls /var/lib/sampan/layers | wc -l"), "1");
 }
 
