@@ -265,14 +265,6 @@ impl MemoryTree {
         }
     }
 
-    /// The bytes of a file, up to a limit.
-    pub(crate) fn read(&self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
-        let Some(node) = self.find(path.as_bytes(), true)?.filter(|node| node.kind == NodeKind::File) else { return Ok(None) };
-        let mut bytes = Vec::new();
-        self.open(&node)?.take(limit).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
-    }
-
     /// Follows links inside the tree, as the kernel does below a root.
     fn resolve(&self, path: &[u8], follow: bool) -> Option<&Entry> {
         let mut pending: Vec<Vec<u8>> = path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect();

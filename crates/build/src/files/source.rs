@@ -64,6 +64,19 @@ pub(crate) trait Source: Send + Sync {
     fn content(&self, file: &Node) -> io::Result<[u8; 32]>;
     /// Whether files belong to the user that the source says, or to root.
     fn has_owners(&self) -> bool;
+
+    /// Whether it may change while it is read.
+    fn is_live(&self) -> bool {
+        false
+    }
+
+    /// The bytes of a file, up to a limit; `None` when it is none.
+    fn read(&self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(node) = self.find(path.as_bytes(), true)?.filter(|node| node.kind == NodeKind::File) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        self.open(&node)?.take(limit).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
 }
 
 /// Hashes a file.

@@ -34,6 +34,16 @@ pub(crate) enum Context {
     Dockerfile(Vec<u8>),
 }
 
+impl Context {
+    /// The folder, where it is one and nothing of our own goes with it.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder { root, extra, .. } if extra.is_empty() => Some(root),
+            _ => None,
+        }
+    }
+}
+
 /// A context, and the Dockerfile's path in it.
 pub(crate) struct Prepared {
     pub(crate) context: Context,
