@@ -34,6 +34,16 @@ pub(crate) enum Context {
     Dockerfile(Vec<u8>),
 }
 
+impl Context {
+    /// The folder, where it is one and nothing of our own goes with it.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder { root, extra, .. } if extra.is_empty() => Some(root),
+            _ => None,
+        }
+    }
+}
+
 /// A context, and the Dockerfile's path in it.
 pub(crate) struct Prepared {
     pub(crate) context: Context,
@@ -215,7 +225,8 @@ impl Walk<'_> {
                 let mine = self.own.contains(&shown.as_str());
                 let ours_below =
                     facts.is_dir() && self.own.iter().any(|own| own.strip_prefix(&shown).is_some_and(|rest| rest.starts_with('/')));
-                if here.ignored() && !mine && !ours_below && !(facts.is_dir() && self.ignore.may_include_below(&shown)) {
+                let looked_into = ours_below || (facts.is_dir() && self.ignore.may_include_below(&shown));
+                if here.ignored() && !mine && !looked_into {
                     continue;
                 }
                 // An ignored folder is looked into for what comes along, and makes itself felt only where something does.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use sampan_gotext::flags::{Flag, Kind, Matches};
 use sampan_gotext::units::{size, size_with_digits};
+use sampan_sys::sock;
 use sampan_ui::terminal;
 use sampan_wire::{Json, object};
 
@@ -160,6 +162,19 @@ fn request<'a>(app: &'a App, matches: &Matches, dockerfile: &str, native: bool) 
     Ok(call.header("X-Registry-Config", &credentials::registry_config(app)))
 }
 
+/// Gives an engine of this machine the folder itself: the open connection and a token for the build. `None` where the engine is
+/// another one or does not take it; then the folder is sent as an archive.
+fn hand_over(app: &App, prepared: &Prepared) -> Option<(OwnedFd, String)> {
+    let root = prepared.context.folder()?;
+    let (_, host) = app.context().ok()?;
+    let socket = sock::connect(Path::new(&format!("{}.files", host.strip_prefix("unix://")?))).ok()?;
+    let folder = sampan_sys::dir::open(root).ok()?;
+    sock::send(socket.as_fd(), b"sampan-context-1", &[folder.as_fd()]).ok()?;
+    let (token, _) = sock::receive(socket.as_fd(), true).ok()?;
+    let token = String::from_utf8(token).ok().filter(|token| !token.is_empty())?;
+    Some((socket, token))
+}
+
 /// What Docker says of a context that was sent.
 #[derive(Clone)]
 enum Tell {
@@ -236,7 +251,12 @@ async fn build(app: &App, matches: &Matches) -> Outcome {
     let call = request(app, matches, &prepared.dockerfile, native)?;
     let image = if native {
         let style = style(matches, quiet)?;
-        let response = call.stream(upload(prepared, Tell::Nothing), "application/x-tar").send().await?;
+        let handed = hand_over(app, &prepared);
+        let call = match &handed {
+            Some((_, token)) => call.query("sampancontext", token),
+            None => call.stream(upload(prepared, Tell::Nothing), "application/x-tar"),
+        };
+        let response = call.send().await?;
         let image = events(response, &mut Shown::new(io::stderr(), style), matches.truth("explain")).await?;
         if quiet {
             app.line(&image)?;
