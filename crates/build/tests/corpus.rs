@@ -4,7 +4,7 @@
 
 use sampan_base::ErrorKind;
 use sampan_build::dockerfile::parse;
-use sampan_build::plan::{Base, BaseError, BaseImage, Bases, Graph, PlanError, Request, plan};
+use sampan_build::plan::{Base, BaseError, BaseImage, Bases, Entitlements, Graph, PlanError, Request, plan};
 use sampan_oci::{Digest, ImageConfig, ImageId, Platform, Reference};
 
 /// A world of one image.
@@ -127,6 +127,38 @@ fn images_are_described_as_buildkit_describes_them() {
         count += 1;
     }
     assert!(faults.is_empty(), "{} of {count} differ:\n{}", faults.len(), faults.join("\n"));
+}
+
+/// What a Dockerfile results in, in the form of the generated lines.
+fn judged(text: &str) -> String {
+    let entitlements = Entitlements { network_host: true, security_insecure: true };
+    let request = Request { checks: true, entitlements, ..Request::default() };
+    let Ok(graph) = planned(text, &request) else { return outcome(text, &request, false) };
+    let mut lines: Vec<String> = Vec::new();
+    for entry in graph.result.config.history.iter().filter(|entry| entry.comment != "Imported from -") {
+        let sort = if entry.empty_layer { "empty" } else { "layer" };
+        lines.push(serde_json::to_string(&format!("{sort} {}", entry.created_by)).unwrap());
+    }
+    let findings = outcome(text, &request, false);
+    lines.extend(findings.lines().filter(|line| *line != "ok").map(str::to_owned));
+    lines.push(format!("config {}", serde_json::to_value(&graph.result.config.config).unwrap()));
+    lines.join("\n") + "\n"
+}
+
+/// Dockerfiles put together by chance, as BuildKit 0.25.2's own library (the one in docker 28.5.2) judges them.
+#[test]
+fn generated_files_are_judged_as_buildkit_judges_them() {
+    let mut count = 0;
+    for case in include_str!("generated.txt").split("=== ").skip(1) {
+        let (heading, rest) = case.split_once('\n').unwrap();
+        let (text, wanted) = rest.rsplit_once("\n---\n").unwrap();
+        let text = text.strip_suffix("<EOF>").map_or_else(|| format!("{text}\n"), str::to_owned);
+        let found = judged(&text);
+        let lines = |text: &str| text.lines().filter_map(canonical).collect::<Vec<_>>();
+        assert_eq!(lines(&found), lines(wanted), "{heading}:\n{text}");
+        count += 1;
+    }
+    assert!(count >= 150, "only {count} cases");
 }
 
 /// A recorded line; JSON with its keys in order. Which name an image has that several stages begin with is a matter of chance.

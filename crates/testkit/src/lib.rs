@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "test code starts programs and reads its environment")]
 
 pub mod images;
+pub mod index;
 pub mod normalize;
 pub mod setup;
 pub mod transcript;

@@ -77,3 +77,28 @@ pub fn busybox() -> PathBuf {
     assert!(path.is_file(), "{} is missing; install Debian's busybox-static (./test does)", path.display());
     path
 }
+
+/// The packages that an index of a world serves; `cargo xtask packages` fetches them.
+#[must_use]
+pub fn packages() -> PathBuf {
+    target().join("packages")
+}
+
+/// The docker-archive of a stand-in for a base image, such as `python:3.9-slim`; `cargo xtask base-images` makes it.
+#[must_use]
+pub fn base_image(reference: &str) -> PathBuf {
+    target().join("base-images").join(format!("{}.tar", reference.replace([':', '/'], "-")))
+}
+
+/// A program of the testkit, beside the one that runs.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("this program has a path");
+    // Tests lie one folder deeper than programs.
+    let places = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).chain([target().join("debug").join(name)]);
+    let found = places.into_iter().find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is missing; run `cargo build -p sampan-testkit` (./test does)"))
+}

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a developer's tool: it starts programs and prints")]
 
+mod base_images;
 mod bench;
+mod packages;
 mod record;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +37,16 @@ enum Chore {
         /// Names of the files, without folder and `.txt`; none: all.
         names: Vec<String>,
     },
+    /// Fetch the packages that the examples depend on into target/packages.
+    Packages {
+        /// Which: pypi, go, npm, maven; none: all.
+        names: Vec<String>,
+    },
+    /// Make stand-ins for base images of Docker Hub from Debian's packages: target/base-images/NAME.tar.
+    BaseImages {
+        /// Which, such as `python:3.9-slim`; none: all. An unknown name lists them.
+        names: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -42,5 +54,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Record { names } => record::record(&names),
         Chore::Bench { names, json } => bench::bench(&names, json.as_deref()),
         Chore::Accept { names } => record::accept(&names),
+        Chore::Packages { names } => packages::packages(&names),
+        Chore::BaseImages { names } => base_images::base_images(&names),
     }
 }

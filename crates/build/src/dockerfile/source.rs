@@ -67,7 +67,8 @@ impl Directives {
                 other => return Err(format!("invalid escape token '{other}' does not match ` or \\")),
             },
             "syntax" => self.syntax = Some(value.to_owned()),
-            _ => self.check = Some(value.to_owned()),
+            // Only the first word counts.
+            _ => self.check = value.split(' ').next().map(str::to_owned),
         }
         self.seen.push(key);
         Ok(true)

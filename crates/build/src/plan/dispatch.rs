@@ -26,7 +26,7 @@ pub(super) struct Done {
 impl Planner<'_> {
     /// Plans all instructions of a stage.
     pub(super) fn dispatch_stage(&mut self, stage: usize) -> Result<(), PlanError> {
-        self.begin(stage);
+        self.begin(stage).map_err(|message| fault(message, self.stages[stage].lines))?;
         let first = self.steps.len();
         self.stage_step(stage)?;
         for command in std::mem::take(&mut self.stages[stage].commands) {
@@ -42,15 +42,22 @@ impl Planner<'_> {
     }
 
     /// Takes over what the stage begins with.
-    fn begin(&mut self, stage: usize) {
+    fn begin(&mut self, stage: usize) -> Result<(), String> {
         if let Some(base) = self.stages[stage].base {
-            let base = self.stages[base].clone();
+            let base = &self.stages[base];
+            let (root, platform, config) = (base.root, base.platform.clone(), Arc::clone(&base.config));
+            let (variables, workdir_set, base_image) = (base.variables.clone(), base.workdir_set, base.base_image.clone());
+            let build_args = base.build_args.clone();
             let state = &mut self.stages[stage];
-            (state.root, state.platform, state.config) = (base.root, base.platform, base.config);
-            (state.variables, state.workdir_set, state.base_image) = (base.variables, base.workdir_set, base.base_image);
-            state.build_args.extend(base.build_args);
+            (state.root, state.platform, state.config) = (root, platform, config);
+            (state.variables, state.workdir_set, state.base_image) = (variables, workdir_set, base_image);
+            state.build_args.extend(build_args);
             self.config(stage).config.on_build = None;
         }
+        let state = &self.stages[stage];
+        let build_args: usize = state.build_args.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, String::len) + 64).sum();
+        let weight = state.variables.weight() + build_args + self.weight(stage);
+        self.spend(weight)?;
         self.stages[stage].dispatched = true;
         let env = self.config(stage).config.env.get_or_insert_default();
         if !env.iter().any(|line| line.starts_with("PATH=")) {
@@ -66,6 +73,7 @@ impl Planner<'_> {
         if !config.config.working_dir.is_empty() && !config.config.working_dir.starts_with('/') {
             config.config.working_dir = join("/", &config.config.working_dir);
         }
+        Ok(())
     }
 
     fn stage_step(&mut self, stage: usize) -> Result<(), PlanError> {
@@ -263,14 +271,15 @@ impl Planner<'_> {
     }
 
     fn expose(&mut self, stage: usize, lines: Lines, words: &[String]) -> Result<History, Fault> {
-        let mut found = Vec::new();
+        let mut expanded = Vec::new();
         for word in words {
-            let expanded = self.expand_with(stage, word, self.lexer)?;
-            for word in expanded.words {
-                let ports = ports::parse(&word, lines, &mut self.findings)?;
-                self.spend(ports.len() * 64)?;
-                found.extend(ports);
-            }
+            expanded.extend(self.expand_with(stage, word, self.lexer)?.words);
+        }
+        let mut found = Vec::new();
+        for word in expanded {
+            let ports = ports::parse(&word, lines, &mut self.findings)?;
+            self.spend(ports.len() * 64)?;
+            found.extend(ports);
         }
         let config = &mut self.config(stage).config;
         config.exposed_ports.extend(found.iter().map(|port| (port.clone(), json!({}))));
@@ -298,7 +307,7 @@ impl Planner<'_> {
         let path = if path.starts_with('/') { path } else { clean.clone() };
         self.config(stage).config.working_dir.clone_from(&path);
         let mut done = Done::default();
-        if clean != "/" {
+        if path != "/" {
             let shown = self.shown(stage, &head.code, self.lexer);
             (done.name, done.number) = self.numbered(stage, &shown, command.trigger);
             let owner = Some(self.stages[stage].config.config.user.clone()).filter(|user| !user.is_empty());

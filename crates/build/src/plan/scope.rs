@@ -19,6 +19,11 @@ impl Variables {
         self.values.get(key).map(|(_, value)| value.as_str())
     }
 
+    /// About how many bytes they have.
+    pub(super) fn weight(&self) -> usize {
+        self.values.iter().map(|(key, (_, value))| key.len() + value.len() + 96).sum()
+    }
+
     /// The names, in order.
     pub(super) fn keys(&self) -> Vec<&str> {
         let mut keys: Vec<(usize, &str)> = self.values.iter().map(|(key, (number, _))| (*number, key.as_str())).collect();

@@ -178,6 +178,12 @@ fn exploding_variables_end_quickly() {
     assert!(planned_with(&doubled, &Request::default()).unwrap_err().message.contains("longer than 1 MiB"));
     let many = format!("FROM scratch\nENV A={}\n{}", "x".repeat(60_000), "ENV A=$A\nLABEL a=$A\n".repeat(4_000));
     assert!(planned_with(&many, &Request::default()).unwrap_err().message.contains("too large"));
+    let chain: String = (0..3_000).map(|number| format!("FROM s{number} AS s{}\nARG A{number}=b\nRUN x\n", number + 1)).collect();
+    assert!(planned_with(&format!("FROM scratch AS s0\n{chain}"), &Request::default()).unwrap_err().message.contains("too large"));
+    let wide = format!("FROM scratch AS s\n{}{}", "ONBUILD USER x\n".repeat(3_000), "FROM s\n".repeat(3_000));
+    assert!(planned_with(&wide, &Request { classic: true, ..Request::default() }).is_err());
+    let unknown: String = (0..3_000).map(|number| format!("ENV A{number}=$unknown{number}${{other{number}}}\n")).collect();
+    let _either = planned_with(&format!("FROM scratch\n{unknown}"), &Request { checks: true, ..Request::default() });
     let ports = format!("FROM scratch\n{}", "EXPOSE 1-65535\n".repeat(5_000));
     assert!(planned_with(&ports, &Request::default()).unwrap_err().message.contains("too large"));
 }
