@@ -51,6 +51,7 @@ pub const TARGETS: &[Target] = &[
         rounds: 16000,
     },
     Target { name: "ignore", run: targets::ignore, words: &["**", "/", "!", "[a-", "[^", "]", "\\", "..", "#", "\n"], rounds: 16000 },
+    Target { name: "registry", run: targets::registry, words: targets::REGISTRY_WORDS, rounds: 12000 },
 ];
 
 /// The target of a name.

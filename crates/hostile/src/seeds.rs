@@ -72,6 +72,15 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ("deep", "**\n!**/keep\nnode_modules/**\na**b\n\na/keep\nnode_modules/x/keep\n"),
             ("classes", "[a-c]?*\n![^b]x\n\\*\n\nab/c\ncx\n*\n"),
         ]),
+        "registry" => texts(&[
+            (
+                "challenges",
+                "Negotiate abc=, Basic realm=\"x\"\nBearer realm=\"https://h/token\",service=\"a \\\"b\\\"\",scope=\"repository:x:pull,push\"",
+            ),
+            ("link", "<a>; rel=prev, </v2/x/tags/list?last=b&n=2>; title=\"<c>\"; rel=\"last next\""),
+            ("pause", "Wed, 21 Oct 2015 07:28:00 GMT"),
+            ("seconds", "120"),
+        ]),
         _ => Vec::new(),
     }
 }

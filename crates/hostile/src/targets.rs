@@ -55,6 +55,42 @@ pub(crate) const JSON_WORDS: &[&str] = &[
     "&",
 ];
 
+/// What a registry's headers are made of.
+pub(crate) const REGISTRY_WORDS: &[&str] = &[
+    "Bearer realm=\"https://a/t\",service=\"s\",scope=\"repository:x:pull,push\"",
+    "Basic realm=",
+    "Negotiate abc==",
+    "\"",
+    "\\",
+    ",",
+    "=",
+    "<https://h/v2/_catalog?last=a&n=2>; rel=\"next\"",
+    ">",
+    ";",
+    "rel=",
+    "Wed, 21 Oct 2015 07:28:00 GMT",
+    "99999999999999999999",
+];
+
+/// The headers of a registry's replies: challenges, the next page, how long to wait. What is read stays within its limits.
+pub(crate) fn registry(bytes: &[u8]) {
+    let challenges = sampan_transfer::challenge::parse(bytes.split(|byte| *byte == b'\n'));
+    assert!(challenges.len() <= 32 && challenges.iter().all(|challenge| challenge.parameters.len() <= 32));
+    let quoted = |value: &str| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+    for challenge in &challenges {
+        let parameters: Vec<_> = challenge.parameters.iter().map(|(name, value)| format!("{name}={}", quoted(value))).collect();
+        let again = format!("{} {}", challenge.scheme, parameters.join(","));
+        // A value that was cut in the middle of a character grows when it is written; only short ones must come back.
+        if again.len() < 4096 {
+            assert_eq!(sampan_transfer::challenge::parse([again.as_bytes()]), std::slice::from_ref(challenge), "{again}");
+        }
+    }
+    if let Some(next) = sampan_transfer::headers::next_link(bytes.split(|byte| *byte == b'\n')) {
+        assert!(!next.contains('>'));
+    }
+    let _pause = sampan_transfer::headers::retry_after(bytes, Default::default());
+}
+
 /// Reads every entry, and writes what was read: it must be read again the same.
 pub(crate) fn tar(bytes: &[u8]) {
     check_tar(bytes);

@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension as _, params};
 use sampan_durable::DbError;
 use sampan_oci::{DiffId, Digest, ImageId};
 
+use crate::layers::now;
 use crate::{ManifestRow, Store};
 
 /// An image.
@@ -120,6 +121,11 @@ impl Store {
             }
             if let Some(owner) = new.lease {
                 transaction.execute("DELETE FROM leases WHERE owner = ?", [owner])?;
+                // What earlier tries had left for this one.
+                let horizon = now().saturating_add(i64::try_from(crate::RESUMABLE.as_secs()).unwrap_or(0));
+                for layer in new.layers {
+                    transaction.execute("DELETE FROM leases WHERE diff_id = ? AND expires <= ?", params![layer.to_string(), horizon])?;
+                }
             }
             Ok(before)
         })

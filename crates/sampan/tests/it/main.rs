@@ -7,6 +7,7 @@ mod disk;
 mod hostile;
 mod kernel;
 mod ours;
+mod pull;
 mod recorded;
 mod storm;
 mod tour;
