@@ -64,7 +64,16 @@ impl Lines {
     /// Writes a blank where something was said before: a client that is gone is noticed by what it does not take.
     pub(crate) fn beat(&self) {
         if self.begun.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
-            self.writer.send_blocking("\r\n");
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            drop(self.queue.send("\r\n".to_owned()));
+        }
+    }
+
+    /// Waits until the client has taken what is under way: for output of commands, of which nothing may be left out.
+    pub(crate) fn await_room(&self) {
+        let pause = Cancel::new();
+        while self.waiting.load(Ordering::Relaxed) > MOST_WAITING && !self.queue.is_closed() {
+            let _timed_out = pause.wait_timeout(std::time::Duration::from_millis(5));
         }
     }
 
