@@ -1,5 +1,6 @@
 //! All commands, a file a theme. A new command goes into the file of its theme, and its table is in [`ALL`].
 
+mod build;
 mod contexts;
 mod copy;
 mod images;
@@ -30,6 +31,7 @@ pub(crate) const ALL: &[&[Command]] = &[
     copy::COMMANDS,
     inspect::COMMANDS,
     images::COMMANDS,
+    build::COMMANDS,
     registries::COMMANDS,
     volumes::COMMANDS,
     networks::COMMANDS,
@@ -40,6 +42,7 @@ pub(crate) const ALL: &[&[Command]] = &[
 
 /// Groups of commands, and what they are about.
 pub(crate) const GROUPS: &[(&str, &str)] = &[
+    ("builder", "Manage builds"),
     ("container", "Manage containers"),
     ("context", "Manage contexts"),
     ("image", "Manage images"),
