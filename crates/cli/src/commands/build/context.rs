@@ -85,7 +85,7 @@ impl<W: Write> Walk<'_, W> {
             let depth = stack.len();
             if let Some(below) = stack.last().and_then(|frame| self.entry(frame, &name).transpose()) {
                 if depth >= DEEPEST {
-                    return Err(CliError::new(format!("error checking context: more than {DEEPEST} directories in one another: {}", self.shown())));
+                    return Err(CliError::new(format!("checking context: more than {DEEPEST} directories in one another: {}", self.shown())));
                 }
                 stack.push(below?);
             }
@@ -246,10 +246,10 @@ impl<W: Write> Walk<'_, W> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | more;
         rustix::fs::openat(folder, name.as_os_str(), flags, Mode::empty()).map_err(|error| match error {
             rustix::io::Errno::ACCESS | rustix::io::Errno::PERM if more.contains(OFlags::DIRECTORY) => {
-                CliError::new(format!("error checking context: can't stat '{}'", self.shown()))
+                CliError::new(format!("checking context: can't stat '{}'", self.shown()))
             }
             rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
-                CliError::new(format!("error checking context: no permission to read from '{}'", self.shown()))
+                CliError::new(format!("checking context: no permission to read from '{}'", self.shown()))
             }
             rustix::io::Errno::NOENT => self.gone(),
             rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => self.changed(),
@@ -262,15 +262,15 @@ impl<W: Write> Walk<'_, W> {
     }
 
     fn gone(&self) -> CliError {
-        CliError::new(format!("error checking context: file ('{}') not found or excluded by .dockerignore", self.shown()))
+        CliError::new(format!("checking context: file ('{}') not found or excluded by .dockerignore", self.shown()))
     }
 
     fn changed(&self) -> CliError {
-        CliError::new(format!("error checking context: '{}' changed while it was read", self.shown()))
+        CliError::new(format!("checking context: '{}' changed while it was read", self.shown()))
     }
 
     fn failed(&self, verb: &str, error: io::Error) -> CliError {
-        CliError::new(format!("error checking context: {verb} {}: {}", self.shown(), errno_text(&error)))
+        CliError::new(format!("checking context: {verb} {}: {}", self.shown(), errno_text(&error)))
     }
 }
 

@@ -185,8 +185,8 @@ async fn plan(app: &App, matches: &Matches, place: Place, quiet: bool) -> Outcom
             let folder = aside(move || fetch::git(&given, &root)).await?;
             directory(app, matches, &folder, stdin, Some(temporary)).await
         }
-        Place::Stdin => archive(io::stdin(), &file, None).await,
-        Place::Http => archive(fetch::http(&given, quiet).await?, &file, stdin).await,
+        Place::Stdin => archive(io::stdin(), &file, None, true).await,
+        Place::Http => archive(fetch::http(&given, quiet).await?, &file, stdin, false).await,
     }
 }
 
@@ -224,12 +224,13 @@ async fn directory(
 }
 
 /// A stream that is an archive or a Dockerfile. `stdin` is a Dockerfile that takes the place of the archive's.
-async fn archive(mut stream: impl Read + Send + 'static, file: &str, stdin: Option<Vec<u8>>) -> Outcome<Plan> {
+async fn archive(mut stream: impl Read + Send + 'static, file: &str, stdin: Option<Vec<u8>>, from_stdin: bool) -> Outcome<Plan> {
     let file = file.to_owned();
+    let prepare = if from_stdin { "unable to prepare context from STDIN" } else { "unable to prepare context" };
     let (content, dockerfile) = aside(move || {
         let mut head = Vec::new();
         let read = stream.by_ref().take(HEAD as u64).read_to_end(&mut head);
-        read.map_err(|error| CliError::new(format!("unable to prepare context: failed to peek context header from STDIN: {error}")))?;
+        read.map_err(|error| CliError::new(format!("{prepare}: failed to peek context header from STDIN: {error}")))?;
         let is_archive = is_archive(&head);
         let whole = io::Cursor::new(head).chain(stream);
         if is_archive {
@@ -241,8 +242,8 @@ async fn archive(mut stream: impl Read + Send + 'static, file: &str, stdin: Opti
             return Err(CliError::new("unable to prepare context: build context is not an archive"));
         }
         if !file.is_empty() {
-            let text = "unable to prepare context: ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles";
-            return Err(CliError::new(text));
+            let text = "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles";
+            return Err(CliError::new(format!("{prepare}: {text}")));
         }
         let text = source::read_text(whole, "-")?;
         let archive = context::small(&[(source::DEFAULT, &text)])?;
@@ -276,7 +277,8 @@ async fn prune(app: &App, matches: &Matches) -> Outcome {
 pub(super) async fn prune_cache(app: &App, filters: &[String], all: bool, keep: &str) -> Outcome<f64> {
     let call = app.client()?.post("/build/prune").query_if("all", all);
     let keep = if keep == "0" { "" } else { keep };
-    let done = call.query_some("keep-storage", keep).filters(filters).json().await?;
+    // The older and the newer name of the same.
+    let done = call.query_some("keep-storage", keep).query_some("reserved-space", keep).filters(filters).json().await?;
     let removed = done.get("CachesDeleted").items();
     if !removed.is_empty() {
         let mut text = "Deleted build cache objects:\n".to_owned();

@@ -41,7 +41,9 @@ pub(super) fn call<'a>(app: &App, client: &'a Client, matches: &Matches, dockerf
     }
     for (flag, parameter) in PLAIN {
         let value = matches.text(flag);
-        if value != "0" && (flag, value) != ("network", "default") {
+        // No limit and the default network are not said.
+        let nothing = matches!((flag, value), (flag, "0") if !flag.starts_with("cpuset")) || (flag, value) == ("network", "default");
+        if !nothing {
             call = call.query_some(parameter, value);
         }
     }

@@ -178,7 +178,7 @@ fn absolute(path: &Path) -> Outcome<PathBuf> {
 }
 
 fn compile(patterns: &[String]) -> Outcome<Ignore> {
-    Ignore::new(patterns).map_err(|error| CliError::new(format!("error checking context: {error}")))
+    Ignore::new(patterns).map_err(|error| CliError::new(format!("checking context: {error}")))
 }
 
 /// `DIR/NAME.dockerignore`.
