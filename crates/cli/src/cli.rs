@@ -82,8 +82,8 @@ fn dispatch(environment: Environment, words: &[String]) -> Outcome {
     if first == "help" {
         return help_command(&app("help")?, &rest[1..]);
     }
-    let second = rest.get(1).filter(|word| !word.starts_with('-'));
-    let grouped = second.and_then(|second| find(&format!("{first} {second}"))).map(|command| (command, 2));
+    let leading = rest.iter().take(3).take_while(|word| !word.starts_with('-')).count();
+    let grouped = (2..=leading).rev().find_map(|used| find(&rest[..used].join(" ")).map(|command| (command, used)));
     let Some((command, used)) = grouped.or_else(|| find(first).map(|command| (command, 1))) else {
         return no_command(&app(first)?, rest);
     };

@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use sampan_testkit::{images, index, setup};
 
-use recipes::{Layer, RECIPES, Recipe};
+pub(crate) use recipes::{BASE, Layer};
+use recipes::{RECIPES, Recipe};
 
 const SCRIPT: &str = include_str!("base_images/make.sh");
 
@@ -26,13 +27,16 @@ pub(crate) fn base_images(names: &[String]) -> anyhow::Result<()> {
     }
     let folder = setup::target().join("base-images");
     std::fs::create_dir_all(&folder)?;
+    // Two at a time would work in the same folders; the second one waits and finds all made.
+    let lock = std::fs::File::create(folder.join("lock"))?;
+    lock.lock()?;
     for recipe in RECIPES.iter().filter(|recipe| names.is_empty() || names.iter().any(|name| name == recipe.reference)) {
-        make(&folder, recipe).with_context(|| format!("cannot make {}", recipe.reference))?;
+        make(recipe).with_context(|| format!("cannot make {}", recipe.reference))?;
     }
     Ok(())
 }
 
-fn make(folder: &Path, recipe: &Recipe) -> anyhow::Result<()> {
+fn make(recipe: &Recipe) -> anyhow::Result<()> {
     let archive = setup::base_image(recipe.reference);
     let stamp = archive.with_extension("stamp");
     let wanted = images::sha256(format!("{SCRIPT}{recipe:?}{}", recipes::SOURCE).as_bytes());
@@ -40,25 +44,33 @@ fn make(folder: &Path, recipe: &Recipe) -> anyhow::Result<()> {
         println!("{}: as made before", recipe.reference);
         return Ok(());
     }
-    if !folder.join("tools/bin/busybox").is_file() {
-        script(folder, &["tools"], "")?;
-    }
-    let mut below: Vec<&Layer> = Vec::new();
-    for layer in recipe.layers {
-        ensure_layer(folder, layer, &below)?;
-        below.push(layer);
-    }
-    let layers: Vec<PathBuf> = recipe.layers.iter().map(|layer| folder.join("layers").join(layer.name).join("layer.tar")).collect();
+    let layers = layers(recipe.layers)?;
     images::write_archive(&archive, &layers, recipe.reference, &recipe.config())?;
     std::fs::write(&stamp, wanted)?;
     println!("{}: {} ({} MB)", recipe.reference, archive.display(), archive.metadata()?.len() / 1_000_000);
     Ok(())
 }
 
+/// Makes layers, each on those before it, unless they are there: their tars.
+pub(crate) fn layers(layers: &[&Layer]) -> anyhow::Result<Vec<PathBuf>> {
+    let folder = &setup::target().join("base-images");
+    std::fs::create_dir_all(folder)?;
+    if !folder.join("tools/bin/busybox").is_file() {
+        script(folder, &["tools"], "")?;
+    }
+    for (number, layer) in layers.iter().enumerate() {
+        ensure_layer(folder, layer, &layers[..number])?;
+    }
+    Ok(layers.iter().map(|layer| folder.join("layers").join(layer.name).join("layer.tar")).collect())
+}
+
 /// Makes a layer on those below it, unless it is there.
 fn ensure_layer(folder: &Path, layer: &Layer, below: &[&Layer]) -> anyhow::Result<()> {
     let stamp = folder.join("layers").join(layer.name).join("stamp");
-    let wanted = images::sha256(format!("{SCRIPT}{layer:?}{below:?}").as_bytes());
+    let digest = |layer: &Layer| folder.join("layers").join(layer.name).join("digest");
+    // A layer belongs to exactly what it was made on.
+    let ground: String = below.iter().map(|layer| std::fs::read_to_string(digest(layer))).collect::<std::io::Result<_>>()?;
+    let wanted = images::sha256(format!("{SCRIPT}{layer:?}{ground}").as_bytes());
     if std::fs::read_to_string(&stamp).is_ok_and(|text| text == wanted) {
         return Ok(());
     }
@@ -72,6 +84,7 @@ fn ensure_layer(folder: &Path, layer: &Layer, below: &[&Layer]) -> anyhow::Resul
         script(folder, &[&["layer", layer.name, &lower], layer.packages].concat(), &layer.script.replace("@INDEX@", index::ADDRESS))?;
     }
     script(folder, &["tar", layer.name], "")?;
+    std::fs::write(digest(layer), images::sha256_of_file(&folder.join("layers").join(layer.name).join("layer.tar"))?)?;
     Ok(std::fs::write(&stamp, wanted)?)
 }
 

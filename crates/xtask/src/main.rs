@@ -4,8 +4,11 @@
 
 mod base_images;
 mod bench;
+mod examples;
+mod load;
 mod packages;
 mod record;
+mod rig;
 
 use clap::{Parser, Subcommand};
 
@@ -32,6 +35,9 @@ enum Chore {
         #[arg(long)]
         json: Option<std::path::PathBuf>,
     },
+    /// Ask a registry the same thing many times; `bench` runs this inside a world.
+    #[command(hide = true)]
+    Load(load::Load),
     /// Run the recorded command lines on sampan and write down what differs from the real Docker as an accepted difference.
     Accept {
         /// Names of the files, without folder and `.txt`; none: all.
@@ -47,14 +53,21 @@ enum Chore {
         /// Which, such as `python:3.9-slim`; none: all. An unknown name lists them.
         names: Vec<String>,
     },
+    /// Build and ask the examples on the real Docker (its rig must be up), with stand-ins and packages of target/.
+    Examples {
+        /// Which; none: all.
+        names: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Record { names } => record::record(&names),
         Chore::Bench { names, json } => bench::bench(&names, json.as_deref()),
+        Chore::Load(arguments) => load::load(&arguments),
         Chore::Accept { names } => record::accept(&names),
         Chore::Packages { names } => packages::packages(&names),
         Chore::BaseImages { names } => base_images::base_images(&names),
+        Chore::Examples { names } => examples::examples(&names),
     }
 }

@@ -8,7 +8,6 @@ const SWARM: &str = "there is no swarm";
 /// Names and reasons.
 const LATER: &[(&str, &str)] = &[
     ("manifest", REGISTRIES),
-    ("registry", REGISTRIES),
     ("trust", "signatures come later"),
     ("scan", "the scanner comes later"),
     ("checkpoint", "checkpoints are not there"),

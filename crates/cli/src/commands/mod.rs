@@ -11,6 +11,7 @@ mod list;
 mod networks;
 mod output;
 mod registries;
+mod registry;
 mod run;
 mod stats;
 pub(crate) mod system;
@@ -33,6 +34,7 @@ pub(crate) const ALL: &[&[Command]] = &[
     images::COMMANDS,
     build::COMMANDS,
     registries::COMMANDS,
+    registry::COMMANDS,
     volumes::COMMANDS,
     networks::COMMANDS,
     system::COMMANDS,
@@ -47,6 +49,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("context", "Manage contexts"),
     ("image", "Manage images"),
     ("network", "Manage networks"),
+    ("registry", "Run a registry, and manage its users"),
     ("system", "Manage the engine"),
     ("volume", "Manage volumes"),
 ];

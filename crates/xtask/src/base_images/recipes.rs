@@ -8,13 +8,13 @@ pub(super) const SOURCE: &str = include_str!("recipes.rs");
 
 /// One layer, made once and shared by the images that have it on the same layers.
 #[derive(Debug)]
-pub(super) struct Layer {
-    pub(super) name: &'static str,
+pub(crate) struct Layer {
+    pub(crate) name: &'static str,
     /// Debian's smallest system instead of packages on what is below.
-    pub(super) is_base: bool,
-    pub(super) packages: &'static [&'static str],
+    pub(crate) is_base: bool,
+    pub(crate) packages: &'static [&'static str],
     /// What is done in `$ROOT` afterwards, from the outside.
-    pub(super) script: &'static str,
+    pub(crate) script: &'static str,
 }
 
 /// One image.
@@ -39,7 +39,7 @@ impl Recipe {
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-const BASE: Layer = Layer { name: "base", is_base: true, packages: &[], script: "" };
+pub(crate) const BASE: Layer = Layer { name: "base", is_base: true, packages: &[], script: "" };
 
 const PYTHON: Layer = Layer {
     name: "python",

@@ -1,0 +1,16 @@
+//! Files that steps read and write: sources (a context, another stage), what is selected of them, and changes of a root.
+//!
+//! No path is ever resolved by the kernel outside the root that it belongs to.
+
+mod apply;
+mod memory;
+mod select;
+mod source;
+mod target;
+mod unpack;
+
+pub(crate) use apply::{Applied, apply};
+pub(crate) use memory::{MemoryTree, Mirror, read_tar};
+pub(crate) use select::{Selected, digest, select};
+pub(crate) use source::{NodeKind, Source, TreeSource};
+pub(crate) use target::Target;
