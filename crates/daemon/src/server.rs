@@ -16,6 +16,7 @@ use sampan_engine::Engine;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
+use crate::handover::Handover;
 use crate::respond::{ApiError, Body};
 use crate::routes;
 use crate::{API, MIN_API, VERSION};
@@ -50,6 +51,7 @@ pub struct ServerConfig {
 pub(crate) struct Context {
     pub(crate) engine: Arc<Engine>,
     pub(crate) builder: Arc<Builder>,
+    pub(crate) handover: Arc<Handover>,
     /// Builds with an id that somebody may cancel.
     pub(crate) builds: Mutex<HashMap<String, Cancel>>,
     pub(crate) version: String,
@@ -74,6 +76,7 @@ pub async fn serve(config: ServerConfig) -> std::io::Result<()> {
         engine: config.engine,
         builder: config.builder,
         builds: Mutex::default(),
+        handover: Arc::default(),
         version: config.version,
         shutdown: config.shutdown.clone(),
     });
@@ -81,6 +84,11 @@ pub async fn serve(config: ServerConfig) -> std::io::Result<()> {
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     for Listener::Unix(listener) in config.listeners {
         listener.set_nonblocking(true)?;
+        if let Some(path) = listener.local_addr().ok().as_ref().and_then(std::os::unix::net::SocketAddr::as_pathname)
+            && let Err(error) = context.handover.listen(path)
+        {
+            tracing::warn!(%error, "folders cannot be handed over: build contexts are sent as archives");
+        }
         let listener = UnixListener::from_std(listener)?;
         tasks.push(tokio::spawn(accept(listener, Arc::clone(&context), config.shutdown.clone(), open.clone())));
     }

@@ -226,7 +226,7 @@ mod tests {
             ..ImageConfig::default()
         };
         let built = images.publish_upper(&staged, None, config, &Cancel::new()).unwrap();
-        assert_eq!(images.resolve(&built.image.to_string()).unwrap().layers(), [built.diff_id.clone()]);
+        assert_eq!(images.resolve(&built.image.to_string()).unwrap().layers(), *std::slice::from_ref(&built.diff_id));
         let name = Reference::parse_normalized("x/y:1").unwrap();
         images.finish_build(&built.image, &[name]).unwrap();
         assert_eq!(images.resolve("x/y:1").unwrap().id, built.image);

@@ -181,6 +181,10 @@ impl Images {
                 continue;
             }
             let _change = self.begin();
+            // It may have gone with an image that was built on it.
+            if self.store().image_config(&image.id.to_string())?.is_none() {
+                continue;
+            }
             for name in names(&image) {
                 pruned.removed.push(self.take_name(&mut image, &name)?);
             }

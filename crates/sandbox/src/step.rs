@@ -148,6 +148,8 @@ impl Sandboxes {
         loop {
             if cancel.is_cancelled() {
                 self.kill_all(id);
+                // Its shim writes the end down beside its socket: what it writes must not outlive the folder's removal.
+                drop(events.recv_timeout(PATIENCE));
                 return Err(StepError::Cancelled);
             }
             let ready = {

@@ -1,7 +1,7 @@
 //! A build, step by step: lines that move on a terminal, plain lines without one. The clock is an argument; nothing here waits.
 //!
-//! What comes in are messages whose id is `sampan.step`, `sampan.log` or `sampan.warning`. All text is somebody else's: on a terminal
-//! control characters are taken out of it.
+//! What comes in are messages with an event under `sampan`: `planned`, `started`, `output`, `done`, `warning`, `finished`. All text is
+//! somebody else's: on a terminal control characters are taken out of it.
 
 mod live;
 
@@ -29,15 +29,13 @@ pub enum Style {
 const KEPT: usize = 40;
 /// Longest line of output that is held together.
 const LONGEST: usize = 16 << 10;
-/// Most warnings that are shown.
-const MOST_WARNINGS: usize = 100;
 /// Steps with higher numbers are taken for nonsense.
 const MOST_STEPS: u64 = 100_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
+    Waiting,
     Running,
-    Skipped,
     Cached,
     Done,
     Failed,
@@ -46,8 +44,12 @@ enum State {
 #[derive(Debug, Clone)]
 struct Step {
     title: String,
+    /// A base: it is neither run nor cached.
+    base: bool,
     state: State,
     began: Duration,
+    /// Why it ran or was cached.
+    why: String,
     /// The last lines that it printed.
     lines: Vec<String>,
     /// Beginnings of lines, of standard output and standard error.
@@ -61,7 +63,8 @@ pub struct Steps<W: Write> {
     style: Style,
     explain: bool,
     steps: BTreeMap<u64, Step>,
-    warnings: Vec<Warning>,
+    image: String,
+    names: Vec<String>,
     /// Lines of the moving part that stand on the terminal.
     drawn: usize,
     drawn_at: Duration,
@@ -69,25 +72,26 @@ pub struct Steps<W: Write> {
     note: String,
 }
 
-#[derive(Debug, Clone)]
-struct Warning {
-    check: String,
-    text: String,
-    line: u64,
-    excerpt: String,
+impl Step {
+    fn new() -> Self {
+        let partial = [String::new(), String::new()];
+        let (title, why, lines) = (String::new(), String::new(), Vec::new());
+        Self { title, base: false, state: State::Waiting, began: Duration::ZERO, why, lines, partial }
+    }
 }
 
 impl<W: Write> Steps<W> {
     /// A display. With `explain` each step says why it ran.
     pub fn new(out: W, style: Style, explain: bool) -> Self {
         let drawn_at = Duration::ZERO;
-        Self { out, style, explain, steps: BTreeMap::new(), warnings: Vec::new(), drawn: 0, drawn_at, note: String::new() }
+        let (steps, names) = (BTreeMap::new(), Vec::new());
+        Self { out, style, explain, steps, image: String::new(), names, drawn: 0, drawn_at, note: String::new() }
     }
 
     /// Whether a message is one of those that are shown here.
     #[must_use]
     pub fn knows(message: &Value) -> bool {
-        matches!(text(message, "id"), "sampan.step" | "sampan.log" | "sampan.warning")
+        message.get("sampan").is_some_and(Value::is_object)
     }
 
     /// Shows a message that came at a time since the beginning.
@@ -95,16 +99,23 @@ impl<W: Write> Steps<W> {
     /// # Errors
     /// When the output is gone.
     pub fn show(&mut self, message: &Value, now: Duration) -> io::Result<()> {
-        let aux = message.get("aux").unwrap_or(&Value::Null);
-        match text(message, "id") {
-            "sampan.step" => self.step(aux, now),
-            "sampan.log" => self.log(aux, now),
-            "sampan.warning" => {
-                self.warning(aux);
-                Ok(())
-            }
-            _ => self.other(message, now),
+        let Some(event) = message.get("sampan") else { return self.other(message, now) };
+        let number = event.get("step").and_then(Value::as_u64).filter(|number| *number < MOST_STEPS).map(|number| number + 1);
+        match (text(event, "kind"), number) {
+            ("planned", _) => self.planned(event, now),
+            ("started", Some(number)) => self.started(number, now),
+            ("output", Some(number)) => self.output(number, event, now),
+            ("done", Some(number)) => self.done(number, event, now),
+            ("warning", _) => self.put(&[format!("WARNING: {}", clean(text(event, "text")))], now),
+            ("finished", _) => self.finished(event, now),
+            _ => Ok(()),
         }
+    }
+
+    /// The image of a build that ended well.
+    #[must_use]
+    pub fn image(&self) -> &str {
+        &self.image
     }
 
     /// Draws the times anew.
@@ -128,34 +139,32 @@ impl<W: Write> Steps<W> {
         self.out.flush()
     }
 
-    /// The end: what was cached, the image, its names, the warnings.
+    /// The end: why steps ran, what was cached, the image, its names.
     ///
     /// # Errors
     /// When the output is gone.
-    pub fn finish(&mut self, image: &str, names: &[String]) -> io::Result<()> {
+    pub fn finish(&mut self, now: Duration) -> io::Result<()> {
         self.restore()?;
-        let count = |state: State| self.steps.values().filter(|step| step.state == state).count();
-        let (cached, ran) = (count(State::Cached), count(State::Done));
-        let mut text = String::new();
-        if cached + ran > 0 {
-            text.push_str(&format!("{cached} of {} steps cached\n", cached + ran));
-        }
-        if !image.is_empty() {
-            text.push_str(&format!("image {}\n", clean(image)));
-        }
-        for name in names {
-            text.push_str(&format!("named {name}\n"));
-        }
-        text.push_str(&self.shown_warnings());
+        let work = self.steps.values().filter(|step| !step.base);
+        let (count, cached) = (work.clone().count(), work.filter(|step| step.state == State::Cached).count());
+        let id = self.image.strip_prefix("sha256:").unwrap_or(&self.image);
+        let id = id.get(..12).unwrap_or(id);
+        let mut text = self.explained();
+        text.push_str(&format!("{cached} of {count} steps were cached; built {id} in {}\n", shown_seconds(now.as_secs_f64())));
+        self.names.iter().for_each(|name| text.push_str(&format!("named {name}\n")));
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
     }
 
-    /// The end of a build that failed: what the failed steps printed last, where that is not on the screen already.
+    /// The end of a build that failed: what the steps that were under way printed last, where that is not on the screen already.
     ///
     /// # Errors
     /// When the output is gone.
-    pub fn fail(&mut self) -> io::Result<()> {
+    pub fn fail(&mut self, now: Duration) -> io::Result<()> {
+        let running: Vec<u64> = self.steps.iter().filter(|(_, step)| step.state == State::Running).map(|(number, _)| *number).collect();
+        for number in running {
+            self.end(number, State::Failed, now)?;
+        }
         self.restore()?;
         let mut text = String::new();
         if self.style != Style::Plain {
@@ -165,91 +174,90 @@ impl<W: Write> Steps<W> {
                 text.push_str("------\n");
             }
         }
-        text.push_str(&self.shown_warnings());
+        text.push_str(&self.explained());
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
     }
 
-    fn shown_warnings(&self) -> String {
-        let count = self.warnings.len();
-        if count == 0 {
-            return String::new();
-        }
-        let mut out = format!("\n {count} warning{} found:\n", if count == 1 { "" } else { "s" });
-        for Warning { check, text, line, excerpt } in &self.warnings {
-            let place = if *line > 0 { format!(" (line {line})") } else { String::new() };
-            out.push_str(&format!(" - {check}: {text}{place}\n"));
-            excerpt.lines().for_each(|line| out.push_str(&format!("   {}\n", clean(line))));
-        }
-        out
+    fn explained(&self) -> String {
+        let ended = self.steps.values().filter(|step| self.explain && !step.base && !step.why.is_empty());
+        let how = |step: &Step| if step.state == State::Cached { "cached" } else { "ran" };
+        ended.map(|step| format!("{}: {}: {}\n", step.title, how(step), step.why)).collect()
     }
 
-    fn step(&mut self, aux: &Value, now: Duration) -> io::Result<()> {
-        let Some(number) = number(aux, "step").filter(|number| *number <= MOST_STEPS) else { return Ok(()) };
-        let state = match text(aux, "state") {
-            "started" => State::Running,
-            "cached" => State::Cached,
-            "done" => State::Done,
-            "failed" => State::Failed,
-            "skipped" => State::Skipped,
-            _ => return Ok(()),
-        };
-        let mut lines = Vec::new();
-        let fresh = !self.steps.contains_key(&number);
-        let step = self.steps.entry(number).or_insert_with(|| Step {
-            title: title(aux, number),
-            state,
-            began: now,
-            lines: Vec::new(),
-            partial: [String::new(), String::new()],
-        });
-        let seconds = aux.get("seconds").and_then(Value::as_f64).unwrap_or_else(|| now.saturating_sub(step.began).as_secs_f64());
+    fn planned(&mut self, event: &Value, now: Duration) -> io::Result<()> {
+        let list = |key: &str| event.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice).to_vec();
+        for (number, step) in (1..=MOST_STEPS).zip(list("steps")) {
+            let base = step.get("from").and_then(Value::as_bool).unwrap_or(false);
+            self.steps.insert(number, Step { title: clean(text(&step, "name")), base, ..Step::new() });
+        }
+        let warnings: Vec<String> = list("warnings")
+            .iter()
+            .map(|warning| {
+                let line = warning.get("line").and_then(Value::as_u64).unwrap_or(0);
+                format!("WARNING: {}: {} (line {line})", clean(text(warning, "rule")), clean(text(warning, "message")))
+            })
+            .collect();
+        self.put(&warnings, now)
+    }
+
+    fn started(&mut self, number: u64, now: Duration) -> io::Result<()> {
+        let step = self.steps.entry(number).or_insert_with(Step::new);
+        (step.state, step.began) = (State::Running, now);
+        let title = step.title.clone();
+        match self.style {
+            Style::Plain => self.put(&[format!("#{number} {title}")], now),
+            Style::Terminal { .. } => self.draw(&[], now),
+        }
+    }
+
+    fn done(&mut self, number: u64, event: &Value, now: Duration) -> io::Result<()> {
+        if let Some(step) = self.steps.get_mut(&number) {
+            step.why = clean(text(event, "reason"));
+            if step.state == State::Waiting {
+                self.started(number, now)?;
+            }
+        }
+        let cached = event.get("cached").and_then(Value::as_bool).unwrap_or(false);
+        self.end(number, if cached { State::Cached } else { State::Done }, now)
+    }
+
+    fn end(&mut self, number: u64, state: State, now: Duration) -> io::Result<()> {
+        let Some(step) = self.steps.get_mut(&number) else { return Ok(()) };
         let rest: Vec<String> = step.partial.iter_mut().map(std::mem::take).filter(|text| !text.is_empty()).collect();
         step.state = state;
-        let title = step.title.clone();
+        let (title, took) = (step.title.clone(), shown_seconds(now.saturating_sub(step.began).as_secs_f64()));
         // The unfinished lines of a step that ends are its last ones.
-        for line in rest {
-            lines.extend(self.line(number, &line, now));
-        }
-        let why = text(aux, "why");
-        let why = if self.explain && !why.is_empty() { format!("#{number} why: {}", clean(why)) } else { String::new() };
-        if self.style == Style::Plain {
-            if fresh && (state != State::Skipped || self.explain) {
-                lines.push(format!("#{number} {title}"));
-            }
-            lines.push(why);
-            match state {
-                State::Cached => lines.push(format!("#{number} CACHED\n")),
-                State::Done => lines.push(format!("#{number} DONE {}\n", shown_seconds(seconds))),
-                State::Failed => lines.push(format!("#{number} ERROR {}\n", shown_seconds(seconds))),
-                State::Skipped if self.explain => lines.push(format!("#{number} SKIPPED\n")),
-                State::Skipped | State::Running => {}
-            }
-        } else {
-            let word = match state {
-                State::Cached => "cached".to_owned(),
-                State::Done => shown_seconds(seconds),
-                State::Failed => format!("failed after {}", shown_seconds(seconds)),
-                State::Skipped if self.explain => "skipped".to_owned(),
-                State::Skipped | State::Running => String::new(),
-            };
-            if !word.is_empty() {
-                lines.push(format!("{title}  {word}"));
-            }
-            if state != State::Running {
-                lines.push(why);
-            }
-        }
-        lines.retain(|line| !line.is_empty());
+        let mut lines: Vec<String> = rest.iter().filter_map(|line| self.line(number, line, now)).collect();
+        lines.push(match (self.style, state) {
+            (Style::Plain, State::Cached) => format!("#{number} CACHED\n"),
+            (Style::Plain, State::Failed) => format!("#{number} ERROR {took}\n"),
+            (Style::Plain, _) => format!("#{number} DONE {took}\n"),
+            (_, State::Cached) => format!("{title}  CACHED"),
+            (_, State::Failed) => format!("{title}  failed after {took}"),
+            _ => format!("{title}  {took}"),
+        });
         self.put(&lines, now)
     }
 
-    fn log(&mut self, aux: &Value, now: Duration) -> io::Result<()> {
-        let Some(number) = number(aux, "step") else { return Ok(()) };
+    fn finished(&mut self, event: &Value, now: Duration) -> io::Result<()> {
+        let list = |key: &str| -> Vec<String> {
+            event.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(clean).collect()
+        };
+        self.image = clean(text(event, "image"));
+        self.names = list("names");
+        let unused = list("unused");
+        if unused.is_empty() {
+            return Ok(());
+        }
+        self.put(&[format!("WARNING: One or more build-args [{}] were not consumed", unused.join(" "))], now)
+    }
+
+    fn output(&mut self, number: u64, event: &Value, now: Duration) -> io::Result<()> {
         let Some(step) = self.steps.get_mut(&number) else { return Ok(()) };
-        let stream = usize::from(text(aux, "stream") == "stderr");
+        let stream = usize::from(event.get("stderr").and_then(Value::as_bool).unwrap_or(false));
         let mut whole = std::mem::take(&mut step.partial[stream]);
-        whole.push_str(text(aux, "text"));
+        whole.push_str(text(event, "text"));
         let mut rest = whole.as_str();
         let mut finished = Vec::new();
         while let Some((line, after)) = rest.split_once('\n') {
@@ -260,7 +268,7 @@ impl<W: Write> Steps<W> {
             finished.push(std::mem::take(&mut rest).to_owned());
         }
         step.partial[stream] = rest.to_owned();
-        let lines: Vec<String> = finished.iter().flat_map(|line| self.line(number, line, now)).collect();
+        let lines: Vec<String> = finished.iter().filter_map(|line| self.line(number, line, now)).collect();
         self.put(&lines, now)
     }
 
@@ -269,24 +277,13 @@ impl<W: Write> Steps<W> {
         let step = self.steps.get_mut(&number)?;
         // What a carriage return overwrote is not shown.
         let line = line.trim_end_matches('\r');
-        let line = line.rsplit('\r').next().unwrap_or(line);
+        let line = clean(line.rsplit('\r').next().unwrap_or(line));
         if step.lines.len() == KEPT {
             step.lines.remove(0);
         }
-        step.lines.push(clean(line));
+        step.lines.push(line.clone());
         let seconds = now.saturating_sub(step.began).as_secs_f64();
         (self.style == Style::Plain).then(|| format!("#{number} {seconds:.2} {line}"))
-    }
-
-    fn warning(&mut self, aux: &Value) {
-        if self.warnings.len() < MOST_WARNINGS {
-            self.warnings.push(Warning {
-                check: clean(text(aux, "check")),
-                text: clean(text(aux, "text")),
-                line: number(aux, "line").unwrap_or(0),
-                excerpt: text(aux, "excerpt").chars().take(LONGEST).collect(),
-            });
-        }
     }
 
     /// Messages of other works, such as pulls.
@@ -331,22 +328,6 @@ impl<W: Write> Drop for Steps<W> {
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn number(value: &Value, key: &str) -> Option<u64> {
-    value.get(key).and_then(Value::as_u64)
-}
-
-/// `[build 3/7] RUN make`.
-fn title(aux: &Value, step: u64) -> String {
-    let stage = clean(text(aux, "stage"));
-    let head = match number(aux, "of").filter(|of| *of > 0) {
-        Some(of) if stage.is_empty() => format!("[{step}/{of}] "),
-        Some(of) => format!("[{stage} {step}/{of}] "),
-        None if stage.is_empty() => String::new(),
-        None => format!("[{stage}] "),
-    };
-    format!("{head}{}", clean(text(aux, "text")))
 }
 
 /// `1.2s`.

@@ -208,7 +208,7 @@ impl MemoryTree {
             xattrs: header.xattrs.clone(),
             ..directory(path.clone())
         };
-        node.xattrs.retain(|(name, _)| name == "security.capability" || (name.starts_with("user.") && !name.starts_with("user.overlay.")));
+        node.xattrs.retain(|(name, _)| super::source::is_kept(name));
         if path.is_empty() && kind != NodeKind::Directory {
             return Err(BuildError::invalid("the build context's root is no directory"));
         }
@@ -263,14 +263,6 @@ impl MemoryTree {
                 folder.names.retain(|other| other != name);
             }
         }
-    }
-
-    /// The bytes of a file, up to a limit.
-    pub(crate) fn read(&self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
-        let Some(node) = self.find(path.as_bytes(), true)?.filter(|node| node.kind == NodeKind::File) else { return Ok(None) };
-        let mut bytes = Vec::new();
-        self.open(&node)?.take(limit).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
     }
 
     /// Follows links inside the tree, as the kernel does below a root.

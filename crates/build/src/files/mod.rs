@@ -3,6 +3,7 @@
 //! No path is ever resolved by the kernel outside the root that it belongs to.
 
 mod apply;
+mod host;
 mod memory;
 mod select;
 mod source;
@@ -10,7 +11,8 @@ mod target;
 mod unpack;
 
 pub(crate) use apply::{Applied, apply};
-pub(crate) use memory::{MemoryTree, Mirror, read_tar};
+pub(crate) use host::HostTree;
+pub(crate) use memory::{Mirror, read_tar};
 pub(crate) use select::{Selected, digest, select};
 pub(crate) use source::{NodeKind, Source, TreeSource};
 pub(crate) use target::Target;

@@ -54,7 +54,7 @@ pub(crate) fn select(source: &dyn Source, copy: &Copy, cancel: &Cancel) -> Resul
     let plain: Vec<&str> = text.split('/').take_while(|part| !pattern::has_meta(part)).collect();
     let base = plain.join("/");
     let Some(start) = source.find(base.as_bytes(), true).map_err(fail)? else { return Ok(Vec::new()) };
-    let deep = text.contains("**").then(|| Ignore::new(&[text.clone()])).transpose().ok().flatten();
+    let deep = text.contains("**").then(|| Ignore::new(std::slice::from_ref(&text))).transpose().ok().flatten();
     let depth = text.split('/').count();
     let mut out = Vec::new();
     let mut pending = vec![(start, base.into_bytes())];
@@ -100,10 +100,10 @@ pub(crate) fn digest(source: &dyn Source, copy: &Copy, selected: &[Selected], ca
         while let Some((node, below)) = pending.pop() {
             cancel.check().map_err(|_| BuildError::Cancelled)?;
             let shown = if below.is_empty() { one.name.clone() } else { below.clone() };
-            let ignored = !excludes.is_empty()
-                && !(below.is_empty() && node.kind == NodeKind::Directory)
-                && excludes.matches(&String::from_utf8_lossy(&shown));
-            if ignored && !(node.kind == NodeKind::Directory && excludes.may_include_below(&String::from_utf8_lossy(&shown))) {
+            let is_directory = node.kind == NodeKind::Directory;
+            let text = String::from_utf8_lossy(&shown);
+            let is_start = below.is_empty() && is_directory;
+            if !is_start && excludes.matches(&text) && !(is_directory && excludes.may_include_below(&text)) {
                 continue;
             }
             field(&mut hasher, &below);

@@ -64,6 +64,19 @@ pub(crate) trait Source: Send + Sync {
     fn content(&self, file: &Node) -> io::Result<[u8; 32]>;
     /// Whether files belong to the user that the source says, or to root.
     fn has_owners(&self) -> bool;
+
+    /// Whether it may change while it is read.
+    fn is_live(&self) -> bool {
+        false
+    }
+
+    /// The bytes of a file, up to a limit; `None` when it is none.
+    fn read(&self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(node) = self.find(path.as_bytes(), true)?.filter(|node| node.kind == NodeKind::File) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        self.open(&node)?.take(limit).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
 }
 
 /// Hashes a file.
@@ -133,6 +146,11 @@ fn node(path: Vec<u8>, stat: &Stat, place: &OwnedFd) -> io::Result<Option<Node>>
     }))
 }
 
+/// Whether images keep an attribute.
+pub(crate) fn is_kept(name: &str) -> bool {
+    name == "security.capability" || (name.starts_with("user.") && !name.starts_with("user.overlay."))
+}
+
 /// The attributes that images keep.
 fn xattrs(place: &OwnedFd) -> io::Result<Vec<(String, Vec<u8>)>> {
     let path = format!("/proc/thread-self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(place));
@@ -149,7 +167,7 @@ fn xattrs(place: &OwnedFd) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut out = Vec::new();
     for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let Ok(name) = std::str::from_utf8(name) else { continue };
-        if name != "security.capability" && !(name.starts_with("user.") && !name.starts_with("user.overlay.")) {
+        if !is_kept(name) {
             continue;
         }
         let mut value = vec![0_u8; 64 * 1024];

@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use sampan_archive::Decompress;
 use sampan_base::Cancel;
+use sampan_gotext::ignore::Ignore;
 use sampan_images::Images;
 use sampan_oci::{DiffId, ImageConfig, ImageId, Platform, Reference};
 use sampan_sandbox::{Limits, Sandboxes};
@@ -20,7 +22,7 @@ use super::file::Opened;
 use super::key::{Parts, hash};
 use super::schedule::{self, Needs};
 use crate::dockerfile;
-use crate::files::{MemoryTree, Mirror, Source, Target, read_tar};
+use crate::files::{HostTree, Mirror, Source, Target, read_tar};
 use crate::plan::{self, Base, BaseError, BaseImage, Bases, Graph, Http, Op, OpId, Step};
 
 /// Longest Dockerfile.
@@ -46,14 +48,22 @@ pub struct Resources {
 /// Fetches an image that is not here: reference, platform, whether an image that is here is to be looked at again.
 pub type Pull<'a> = &'a dyn Fn(&Reference, &Platform) -> Result<(), BaseError>;
 
+/// Where the files of a build come from.
+pub enum ContextInput<'a> {
+    /// A tar stream, compressed or not.
+    Tar(Box<dyn Read + Send + 'a>),
+    /// An open folder of this machine.
+    Folder(OwnedFd),
+}
+
 /// A build.
 pub struct BuildRequest<'a> {
     /// What the Dockerfile is planned with.
     pub plan: plan::Request,
     /// The Dockerfile's path in the context.
     pub dockerfile: String,
-    /// The context: a tar stream, compressed or not.
-    pub context: Box<dyn Read + Send + 'a>,
+    /// The context.
+    pub context: ContextInput<'a>,
     /// Names of the image.
     pub names: Vec<Reference>,
     /// What commands may use.
@@ -243,10 +253,7 @@ impl Builder {
 
     fn build_held(&self, request: BuildRequest<'_>, watch: Watcher<'_>, cancel: &Cancel, owner: &str) -> Result<Built, BuildError> {
         let BuildRequest { plan: mut wish, dockerfile: name, context, names, resources, pull_always, cache_from: _, pull } = request;
-        let stream = Decompress::new(context).map_err(|error| BuildError::context(&error))?;
-        let mut tree = read_tar(stream, Arc::clone(&self.mirror), cancel)?;
-        let text = read_dockerfile(&tree, &name)?;
-        hide_own_files(&mut tree, &name, &mut wish)?;
+        let (tree, host, text) = self.open_context(context, &name, &mut wish, cancel)?;
         let parsed = dockerfile::parse(&text).map_err(|error| BuildError::room("", &error))?;
         let bases = Local { images: &self.images, pull, pull_always, seen: Mutex::default(), cancel };
         let graph = plan::plan(&parsed, &wish, &bases).map_err(|error| {
@@ -261,7 +268,7 @@ impl Builder {
         let run = Run {
             builder: self,
             graph: &graph,
-            context: Some(Arc::new(tree)),
+            context: Some(tree),
             resources,
             watch,
             cancel: cancel.clone(),
@@ -271,7 +278,13 @@ impl Builder {
         };
         let needs = run.needs();
         let stopper = || cancel.cancel();
-        let links = schedule::run(&needs, THREADS, &|step, get| run.step(step, get), &stopper)?;
+        let links = schedule::run(&needs, THREADS, &|step, get| run.step(step, get), &stopper);
+        if let Some(host) = host
+            && let Err(error) = host.save()
+        {
+            tracing::warn!(%error, "cannot keep what is known of a context");
+        }
+        let links = links?;
         let last = links
             .into_iter()
             .next_back()
@@ -281,6 +294,38 @@ impl Builder {
         cancel.check().map_err(|_| BuildError::Cancelled)?;
         self.images.finish_build(&image, &names).map_err(|error| BuildError::room("", &error))?;
         Ok(Built { image })
+    }
+
+    /// Opens a context and reads its Dockerfile.
+    fn open_context(
+        &self,
+        context: ContextInput<'_>,
+        name: &str,
+        wish: &mut plan::Request,
+        cancel: &Cancel,
+    ) -> Result<(Arc<dyn Source>, Option<Arc<HostTree>>, Vec<u8>), BuildError> {
+        match context {
+            ContextInput::Tar(stream) => {
+                let stream = Decompress::new(stream).map_err(|error| BuildError::context(&error))?;
+                let mut tree = read_tar(stream, Arc::clone(&self.mirror), cancel)?;
+                let text = read_dockerfile(&tree, name)?;
+                if let Some(ignore) = read_ignore(&tree, name, wish)? {
+                    // The client left the others out, and sends these two all the same.
+                    tree.remove_matching(&ignore, &[".dockerignore", name]);
+                }
+                Ok((Arc::new(tree), None, text))
+            }
+            ContextInput::Folder(folder) => {
+                let fail = || BuildError::io("open the build context");
+                let indexes = self.folder.join("indexes");
+                std::fs::create_dir_all(&indexes).map_err(fail())?;
+                let tree = HostTree::open(folder, &indexes).map_err(fail())?;
+                let text = read_dockerfile(&tree, name)?;
+                let ignore = read_ignore(&tree, name, wish)?.unwrap_or_default();
+                let tree = Arc::new(tree.with_ignore(ignore));
+                Ok((Arc::clone(&tree) as _, Some(tree), text))
+            }
+        }
     }
 
     fn base_layers(&self, graph: &Graph) -> Result<Vec<DiffId>, BuildError> {
@@ -345,7 +390,7 @@ impl Builder {
         let mut going: Vec<BuildRow> = Vec::new();
         for row in rows {
             let old = request.before.is_none_or(|before| row.used < before) && first.is_none_or(|first| row.used < first);
-            if old && !needed.contains(&row.image) && left > request.keep {
+            if old && !needed.contains(&row.image) && (request.keep == 0 || left > request.keep) {
                 left -= row.size.min(left);
                 going.push(row);
             }
@@ -374,7 +419,7 @@ impl Builder {
 }
 
 /// The Dockerfile's text.
-fn read_dockerfile(tree: &MemoryTree, name: &str) -> Result<Vec<u8>, BuildError> {
+fn read_dockerfile(tree: &dyn Source, name: &str) -> Result<Vec<u8>, BuildError> {
     let read = |name: &str| tree.read(name, LONGEST).map_err(BuildError::io("read the Dockerfile"));
     let missing = || BuildError::invalid(format!("Cannot locate specified Dockerfile: {name}"));
     let found = match read(name)? {
@@ -388,21 +433,15 @@ fn read_dockerfile(tree: &MemoryTree, name: &str) -> Result<Vec<u8>, BuildError>
     Ok(text)
 }
 
-/// Takes the Dockerfile and `.dockerignore` out of the context where `.dockerignore` says so: the client sends them all the same.
-fn hide_own_files(tree: &mut MemoryTree, name: &str, wish: &mut plan::Request) -> Result<(), BuildError> {
+/// The patterns of `.dockerignore`; the Dockerfile's own file of that name wins.
+fn read_ignore(tree: &dyn Source, name: &str, wish: &mut plan::Request) -> Result<Option<Ignore>, BuildError> {
     let read = |path: &str| tree.read(path, LONGEST).map_err(BuildError::io("read .dockerignore"));
-    let text = match read(&format!("{name}.dockerignore"))? {
-        Some(text) => text,
-        None => match read(".dockerignore")? {
-            Some(text) => text,
-            None => return Ok(()),
-        },
-    };
+    let own = read(&format!("{name}.dockerignore"))?;
+    let Some(text) = (if own.is_some() { own } else { read(".dockerignore")? }) else { return Ok(None) };
     let patterns = sampan_gotext::ignore::read(&String::from_utf8_lossy(&text));
-    let ignore = sampan_gotext::ignore::Ignore::new(&patterns).map_err(|error| BuildError::invalid(error.to_string()))?;
-    tree.remove_matching(&ignore, &[".dockerignore", name]);
+    let ignore = Ignore::new(&patterns).map_err(|error| BuildError::invalid(error.to_string()))?;
     wish.ignore_patterns = patterns;
-    Ok(())
+    Ok(Some(ignore))
 }
 
 /// Names the place of each step: instructions are counted by their keyword, so that a new one in between moves no other.
@@ -680,6 +719,10 @@ impl Run<'_> {
                 let lowers = self.builder.lowers(&work.link.layers)?;
                 let root = self.builder.sandboxes.mount_root(&lowers, Some(&folder)).map_err(BuildError::io("mount the root of a step"))?;
                 self.apply_file(file, &Target::new(root), get)?;
+                let live = self.context.as_ref().is_some_and(|context| context.is_live());
+                if live && self.file_parts(file, work.link, get)?.0 != work.parts {
+                    return Err(BuildError::invalid("the build context changed while it was read: build again"));
+                }
             }
             _ => return Err(BuildError::unsupported("this operation as a step")),
         }

@@ -9,6 +9,6 @@ mod file;
 mod key;
 mod schedule;
 
-pub use builder::{BuildRequest, Builder, Built, CacheItem, PruneRequest, Pull, Resources};
+pub use builder::{BuildRequest, Builder, Built, CacheItem, ContextInput, PruneRequest, Pull, Resources};
 pub use error::BuildError;
 pub use event::{Event, Watcher};

@@ -26,11 +26,14 @@ struct State<T, E> {
     failed: Option<E>,
 }
 
+/// Does a step; the second argument gives the results of other steps.
+pub(crate) type Work<'a, T, E> = &'a (dyn Fn(usize, &dyn Fn(usize) -> Option<T>) -> Result<T, E> + Sync);
+
 /// Runs steps on a few threads. Each gets the results of what it needs. The first failure ends it: `stop` is called then.
 pub(crate) fn run<T: Clone + Send, E: Send>(
     needs: &Needs,
     threads: usize,
-    work: &(dyn Fn(usize, &dyn Fn(usize) -> Option<T>) -> Result<T, E> + Sync),
+    work: Work<'_, T, E>,
     stop: &(dyn Fn() + Sync),
 ) -> Result<Vec<Option<T>>, E> {
     let count = needs.0.len();

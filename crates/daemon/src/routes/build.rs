@@ -7,7 +7,7 @@ use base64::Engine as _;
 use http::{HeaderMap, Method};
 use sampan_base::{Cancel, Failure as _};
 use sampan_build::plan::{BaseError, Entitlements, Network, NoCache, Request};
-use sampan_build::{BuildRequest, CacheItem, Event, Limits, PruneRequest, Resources};
+use sampan_build::{BuildRequest, CacheItem, ContextInput, Event, Limits, PruneRequest, Resources};
 use sampan_images::PullOptions;
 use sampan_oci::{Platform, Reference};
 use sampan_transfer::Login;
@@ -241,11 +241,17 @@ async fn build(context: Arc<Context>, call: Call) -> Reply {
     if !matches!(wish.remote.as_str(), "" | "client-session") {
         return Err(ApiError::unsupported("remote contexts (fetch it and send it as a tar)"));
     }
-    let reader = body::reader(call.request.into_body());
-    progress::run(move |lines, cancel| run(&context, wish, Box::new(reader), lines, cancel)).await
+    let token = call.query.text("sampancontext");
+    let input = if token.is_empty() {
+        ContextInput::Tar(Box::new(body::reader(call.request.into_body())))
+    } else {
+        let folder = context.handover.take(token);
+        ContextInput::Folder(folder.ok_or_else(|| ApiError::invalid("the folder of the build context was not handed over"))?)
+    };
+    progress::run(move |lines, cancel| run(&context, wish, input, lines, cancel)).await
 }
 
-fn run(context: &Context, wish: Wish, reader: Box<dyn std::io::Read + Send>, lines: &Lines, cancel: &Cancel) -> Result<(), ApiError> {
+fn run(context: &Context, wish: Wish, input: ContextInput<'static>, lines: &Lines, cancel: &Cancel) -> Result<(), ApiError> {
     let builds = || context.builds.lock().unwrap_or_else(PoisonError::into_inner);
     if !wish.id.is_empty() {
         builds().insert(wish.id.clone(), cancel.clone());
@@ -261,7 +267,7 @@ fn run(context: &Context, wish: Wish, reader: Box<dyn std::io::Read + Send>, lin
     let request = BuildRequest {
         plan: wish.plan,
         dockerfile: wish.dockerfile,
-        context: reader,
+        context: input,
         names: wish.names.clone(),
         resources: wish.resources,
         pull_always: wish.pull_always,

@@ -45,7 +45,7 @@ impl<W: Write> Steps<W> {
     fn live(&self, most: usize, now: Duration) -> Vec<String> {
         let running: Vec<&Step> = self.steps.values().filter(|step| step.state == State::Running).collect();
         let ended = self.steps.values().filter(|step| matches!(step.state, State::Done | State::Cached)).count();
-        let mut out = vec![format!("building {}, {ended} steps done", shown_seconds(now.as_secs_f64()))];
+        let mut out = vec![format!("building {}, {ended} of {} steps done", shown_seconds(now.as_secs_f64()), self.steps.len())];
         // Each running step gets its title first; what room is left is for output.
         let room = most.saturating_sub(1 + running.len());
         let each = if running.is_empty() { 0 } else { (room / running.len()).min(SHOWN) };

@@ -85,7 +85,10 @@ impl<W: Write> Walk<'_, W> {
             let depth = stack.len();
             if let Some(below) = stack.last().and_then(|frame| self.entry(frame, &name).transpose()) {
                 if depth >= DEEPEST {
-                    return Err(CliError::new(format!("checking context: more than {DEEPEST} directories in one another: {}", self.shown())));
+                    return Err(CliError::new(format!(
+                        "checking context: more than {DEEPEST} directories in one another: {}",
+                        self.shown()
+                    )));
                 }
                 stack.push(below?);
             }

@@ -101,7 +101,11 @@ fn inside(root: &Path, folder: &str) -> Outcome<PathBuf> {
     let found = eval_symlinks(&path).map_err(|text| git_failed(&text.replacen("lstat", "stat", 1)))?;
     if !found.starts_with(&real) {
         let root = root.display();
-        let text = format!("error setting git context, {} not within git root: evalSymlinksInScope: {} is not in {root}", sampan_gotext::quote(folder), found.display());
+        let text = format!(
+            "error setting git context, {} not within git root: evalSymlinksInScope: {} is not in {root}",
+            sampan_gotext::quote(folder),
+            found.display()
+        );
         return Err(git_failed(&text));
     }
     if !found.is_dir() {
@@ -200,7 +204,9 @@ mod tests {
     #[test]
     fn addresses_of_repositories_are_taken_apart() {
         let parse = |text: &str| {
-            Repository::parse(text).map(|found| format!("{} {} {}", found.remote, found.reference, found.folder)).map_err(|error| error.text)
+            Repository::parse(text)
+                .map(|found| format!("{} {} {}", found.remote, found.reference, found.folder))
+                .map_err(|error| error.text)
         };
         assert_eq!(parse("github.com/a/b").as_deref(), Ok("https://github.com/a/b  "));
         assert_eq!(parse("git@host:a/b.git#v1:sub/dir").as_deref(), Ok("git@host:a/b.git v1 sub/dir"));

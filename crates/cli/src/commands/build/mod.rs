@@ -10,9 +10,9 @@ mod handover;
 mod reply;
 mod request;
 mod source;
-mod upload;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::io::{self, Read, Write as _};
 use std::path::Path;
@@ -32,8 +32,13 @@ use self::upload::Content;
 use crate::app::App;
 use crate::credentials;
 use crate::error::{CliError, Outcome, errno_text};
-use crate::remote::Body;
+use crate::remote::Client;
 
+/// What the original says before a build by its old builder.
+const BANNER: &str = "DEPRECATED: The legacy builder is deprecated and will be removed in a future release.
+            BuildKit is currently disabled; enable it by removing the DOCKER_BUILDKIT=0
+            environment-variable.
+";
 /// First bytes of a stream that decide what it is.
 const HEAD: usize = 512;
 
@@ -58,12 +63,26 @@ struct Plan {
 
 enum What {
     Archive(Content),
-    /// An open directory, and an archive of what lies elsewhere.
-    Handed(Handed, Vec<u8>),
+    /// An open directory.
+    Handed(Handed),
+}
+
+/// Whether the original's old builder is asked for, which has its own texts.
+fn classic(app: &App) -> bool {
+    let old = |(name, value): &(String, String)| name == "DOCKER_BUILDKIT" && matches!(value.as_str(), "0" | "false");
+    app.program() == "docker" && app.environment.variables.iter().any(old)
+}
+
+/// Whether the engine is ours and may tell of its steps.
+async fn native(app: &App, client: &Client) -> Outcome<bool> {
+    Ok(!classic(app) && client.server().await?.ours)
 }
 
 async fn run(app: &App, matches: &Matches) -> Outcome {
     app.check_trust(matches)?;
+    if classic(app) {
+        app.warn(BANNER);
+    }
     let (given, file) = (matches.words[0].as_str(), matches.text("file"));
     let place = Place::of(given, file)?;
     let show = show(app, matches)?;
@@ -71,28 +90,24 @@ async fn run(app: &App, matches: &Matches) -> Outcome {
     let iidfile = matches.text("iidfile");
     remove_old(iidfile)?;
     let client = app.client()?;
-    let names = matches.list("tag");
     let plan = plan(app, matches, place, quiet).await?;
     // Whoever cannot be reached is told before anything is read.
-    let ours = client.server().await?.ours;
-    if matches.truth("explain") && !ours {
+    let native = native(app, client).await?;
+    if matches.truth("explain") && !native {
         return Err(CliError::unsupported("--explain", "this engine does not say why it runs a step"));
     }
-    let call = request::call(app, client, matches, &plan.dockerfile, quiet)?.header("X-Registry-Config", &credentials::registry_config(app));
-    let call = if ours && !quiet { call.query("sampan-progress", "1") } else { call };
+    let call =
+        request::call(app, client, matches, &plan.dockerfile, quiet)?.header("X-Registry-Config", &credentials::registry_config(app));
+    let call = call.query_if("sampan", native);
     let (call, sent) = match plan.what {
         What::Archive(content) => {
-            let (body, sent) = upload::start(content, matches.truth("compress"), quiet);
+            let (body, sent) = upload::start(content, matches.truth("compress"), quiet || native);
             (call.stream(body, "application/x-tar"), Some(sent))
         }
-        What::Handed(ref handed, ref files) => {
-            let call = call.query("sampan-context", &handed.token);
-            let body = if files.is_empty() { Body::empty() } else { Body::Whole(Some(files.clone().into())) };
-            (call.stream(body, "application/x-tar"), None)
-        }
+        What::Handed(ref handed) => (call.query("sampancontext", &handed.token), None),
     };
     let ended = match call.send().await {
-        Ok(response) => reply::follow(response, show, names).await,
+        Ok(response) => reply::follow(response, show).await,
         Err(error) => Err(Failed { error, held: Vec::new() }),
     };
     // A context that could not be read is the cause of the rest, unless the engine had something to say before.
@@ -103,7 +118,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome {
         (Err(failed), sent) => {
             if quiet {
                 let mut out = io::stderr().lock();
-                if let Some(Ok(bytes)) = sent {
+                if let Some(Ok(bytes)) = sent.filter(|_| !native) {
                     drop(write!(out, "{}\r\n", upload::sent(bytes)));
                 }
                 drop(out.write_all(&failed.held));
@@ -191,13 +206,7 @@ async fn plan(app: &App, matches: &Matches, place: Place, quiet: bool) -> Outcom
 }
 
 /// A directory: handed over where the engine takes it, else an archive. A cloned one holds its own Dockerfile.
-async fn directory(
-    app: &App,
-    matches: &Matches,
-    folder: &Path,
-    stdin: Option<Vec<u8>>,
-    temporary: Option<Temporary>,
-) -> Outcome<Plan> {
+async fn directory(app: &App, matches: &Matches, folder: &Path, stdin: Option<Vec<u8>>, temporary: Option<Temporary>) -> Outcome<Plan> {
     let file = matches.text("file");
     let cloned = temporary.is_some() && stdin.is_none();
     let named = if cloned && !file.is_empty() { folder.join(file).display().to_string() } else { file.to_owned() };
@@ -211,12 +220,12 @@ async fn directory(
     }
     let random = source::random_name(10)?;
     let client = app.client()?;
-    if !matches.truth("compress") && client.server().await?.ours {
-        let (dockerfile, files) = local.handed(&random);
-        if let Some(handed) = handover::hand_over(client.endpoint(), &local.root)? {
-            let files: Vec<(&str, &[u8])> = files.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect();
-            let body = if files.is_empty() { Vec::new() } else { context::small(&files)? };
-            return Ok(Plan { dockerfile, what: What::Handed(handed, body), _temporary: temporary });
+    if native(app, client).await? && !matches.truth("compress") {
+        // A Dockerfile from elsewhere needs an archive to come with.
+        if let Some(dockerfile) = local.inside()
+            && let Some(handed) = handover::hand_over(client.endpoint(), &local.root)
+        {
+            return Ok(Plan { dockerfile: dockerfile.to_owned(), what: What::Handed(handed), _temporary: temporary });
         }
     }
     let (dockerfile, selection) = local.sent(&random)?;

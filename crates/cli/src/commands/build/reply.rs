@@ -16,15 +16,17 @@ use crate::error::{CliError, Outcome};
 
 /// Longest message.
 const LONGEST: usize = 64 << 20;
+/// Most output that a quiet build keeps for the case that it fails.
+const MOST_HELD: usize = 4 << 20;
 /// How often times are drawn anew.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How the answer is shown.
+/// How the answer is shown: Docker's texts on standard output, steps on standard error where the engine tells of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Show {
     /// The ID alone; all that was said where it fails.
     Quiet,
-    /// Docker's texts, or steps where the engine tells of them.
+    /// As it comes, and whether to say why steps ran.
     Steps(Style, bool),
 }
 
@@ -41,8 +43,8 @@ pub(super) struct Built {
 ///
 /// # Errors
 /// The build's error with its exit code; an answer that broke off.
-pub(super) async fn follow(response: Response<Incoming>, show: Show, names: &[String]) -> Result<Built, Failed> {
-    let mut display = Display::new(io::stdout(), show, names);
+pub(super) async fn follow(response: Response<Incoming>, show: Show) -> Result<Built, Failed> {
+    let mut display = Display::new(io::stdout(), io::stderr(), show);
     let began = Instant::now();
     let mut ticks = tokio::time::interval(TICK);
     let mut body = response.into_body();
@@ -59,18 +61,18 @@ pub(super) async fn follow(response: Response<Incoming>, show: Show, names: &[St
         let frame = frame.map_err(|error| CliError::new(format!("the engine's answer broke off: {error}")));
         let frame = match frame {
             Ok(frame) => frame,
-            Err(error) => return display.fail(error),
+            Err(error) => return display.fail(error, began.elapsed()),
         };
         let Ok(bytes) = frame.into_data() else { continue };
         messages.take(&bytes)?;
         while let Some(message) = messages.next()? {
             if let Some(error) = display.message(&message, began.elapsed())? {
-                return display.fail(error);
+                return display.fail(error, began.elapsed());
             }
         }
     }
     messages.end()?;
-    display.finish()
+    display.finish(began.elapsed())
 }
 
 /// JSON values in pieces of bytes.
@@ -110,41 +112,37 @@ fn parse(line: &[u8]) -> Outcome<Value> {
     serde_json::from_slice(line).map_err(|error| CliError::new(format!("the engine's answer is no JSON: {error}")))
 }
 
-/// Shows the messages; begins with Docker's texts and changes to steps with the first of them.
-struct Display<W: Write + Again> {
-    out: W,
+/// Shows the messages.
+struct Display<O: Write, E: Write> {
     show: Show,
-    names: Vec<String>,
-    classic: Option<Progress<W>>,
-    steps: Option<Steps<W>>,
+    classic: Progress<O>,
+    steps: Steps<E>,
+    /// The engine tells of steps.
+    native: bool,
     /// What a quiet build says.
     held: Vec<u8>,
     built: Built,
 }
 
-/// An output that can be had twice.
-trait Again {
-    fn again(&self) -> Self;
-}
-
-impl Again for io::Stdout {
-    fn again(&self) -> Self {
-        io::stdout()
-    }
-}
-
-impl<W: Write + Again> Display<W> {
-    fn new(out: W, show: Show, names: &[String]) -> Self {
-        let columns = match show {
-            Show::Steps(Style::Terminal { columns, .. }, _) => Some(columns),
-            _ => None,
+impl<O: Write, E: Write> Display<O, E> {
+    fn new(out: O, error: E, show: Show) -> Self {
+        let (style, explain) = match show {
+            Show::Steps(style, explain) => (style, explain),
+            Show::Quiet => (Style::Plain, false),
         };
-        let classic = Some(Progress::new(out.again(), columns));
-        Self { out, show, names: names.to_vec(), classic, steps: None, held: Vec::new(), built: Built::default() }
+        let columns = match style {
+            Style::Terminal { columns, .. } => Some(columns),
+            Style::Plain => None,
+        };
+        let (classic, steps) = (Progress::new(out, columns), Steps::new(error, style, explain));
+        Self { show, classic, steps, native: false, held: Vec::new(), built: Built::default() }
     }
 
     fn tick(&mut self, now: Duration) -> Outcome<()> {
-        Ok(self.steps.as_mut().map_or(Ok(()), |steps| steps.tick(now))?)
+        if self.native && self.show != Show::Quiet {
+            self.steps.tick(now)?;
+        }
+        Ok(())
     }
 
     /// Shows a message. An error is given back.
@@ -157,40 +155,49 @@ impl<W: Write + Again> Display<W> {
             image.clone_into(&mut self.built.image);
             return Ok(None);
         }
+        self.native |= Steps::<E>::knows(message);
         if self.show == Show::Quiet {
-            Progress::new(&mut self.held, None).show(message)?;
-            return Ok(None);
-        }
-        if let (None, Show::Steps(style, explain)) = (&self.steps, self.show)
-            && Steps::<W>::knows(message)
-        {
-            self.steps = Some(Steps::new(self.out.again(), style, explain));
-        }
-        if let Some(steps) = &mut self.steps {
-            // The end is told by us, with the names.
-            let text = message.get("stream").and_then(Value::as_str).unwrap_or_default();
-            if !text.starts_with("Successfully ") {
-                steps.show(message, now)?;
-            }
-        } else if message.get("aux").is_none()
-            && let Some(classic) = &mut self.classic
-        {
-            classic.show(message)?;
+            self.hold(message)?;
+        } else if self.native {
+            self.steps.show(message, now)?;
+            self.steps.image().clone_into(&mut self.built.image);
+        } else if message.get("aux").is_none() {
+            self.classic.show(message)?;
         }
         Ok(None)
     }
 
-    fn finish(mut self) -> Result<Built, Failed> {
-        if let Some(steps) = &mut self.steps {
-            steps.finish(&self.built.image, &self.names)?;
+    /// What a quiet build says is shown where it fails.
+    fn hold(&mut self, message: &Value) -> Outcome<()> {
+        let Some(event) = message.get("sampan") else {
+            return Ok(Progress::new(&mut self.held, None).show(message).map(drop)?);
+        };
+        let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
+        match text("kind") {
+            "output" if self.held.len() < MOST_HELD => self.held.extend_from_slice(text("text").as_bytes()),
+            "finished" => {
+                text("image").clone_into(&mut self.built.image);
+                self.held = format!("{}\n", text("image")).into_bytes();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, now: Duration) -> Result<Built, Failed> {
+        if self.native && self.built.image.is_empty() {
+            return self.fail(CliError::new("the engine's answer broke off"), now);
+        }
+        if self.native && self.show != Show::Quiet {
+            self.steps.finish(now)?;
         }
         self.built.printed = String::from_utf8_lossy(&self.held).into_owned();
         Ok(self.built)
     }
 
-    fn fail(mut self, error: CliError) -> Result<Built, Failed> {
-        if let Some(steps) = &mut self.steps {
-            steps.fail()?;
+    fn fail(mut self, error: CliError, now: Duration) -> Result<Built, Failed> {
+        if self.native && self.show != Show::Quiet {
+            self.steps.fail(now)?;
         }
         Err(Failed { error, held: self.held })
     }
@@ -214,8 +221,8 @@ fn error_of(message: &Value) -> Option<CliError> {
 /// # Errors
 /// An unknown way; moving lines without a terminal.
 pub(super) fn style(progress: &str) -> Outcome<Option<Style>> {
-    let terminal = terminal::is_terminal(io::stdout()).then(|| {
-        let (rows, columns) = terminal::size(io::stdout()).unwrap_or((24, 80));
+    let terminal = terminal::is_terminal(io::stderr()).then(|| {
+        let (rows, columns) = terminal::size(io::stderr()).unwrap_or((24, 80));
         Style::Terminal { rows, columns }
     });
     match progress {
@@ -230,44 +237,19 @@ pub(super) fn style(progress: &str) -> Outcome<Option<Style>> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
-
     use serde_json::json;
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Shared(Rc<RefCell<Vec<u8>>>);
-
-    impl Write for Shared {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.borrow_mut().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Again for Shared {
-        fn again(&self) -> Self {
-            self.clone()
-        }
-    }
-
-    fn play(show: Show, messages: &[Value]) -> (String, Result<Built, Failed>) {
-        let out = Shared::default();
-        let mut display = Display::new(out.again(), show, &["a:1".to_owned()]);
-        for message in messages {
-            if let Some(error) = display.message(message, Duration::ZERO).unwrap() {
-                let ended = display.fail(error);
-                return (String::from_utf8(out.0.borrow().clone()).unwrap(), ended);
-            }
-        }
-        let ended = display.finish();
-        let text = String::from_utf8(out.0.borrow().clone()).unwrap();
-        (text, ended)
+    fn play(show: Show, messages: &[Value]) -> (String, String, Result<Built, Failed>) {
+        let (mut out, mut error) = (Vec::new(), Vec::new());
+        let mut display = Display::new(&mut out, &mut error, show);
+        let failed = messages.iter().find_map(|message| display.message(message, Duration::ZERO).unwrap());
+        let ended = match failed {
+            Some(failed) => display.fail(failed, Duration::ZERO),
+            None => display.finish(Duration::ZERO),
+        };
+        (String::from_utf8(out).unwrap(), String::from_utf8(error).unwrap(), ended)
     }
 
     #[test]
@@ -279,22 +261,29 @@ mod tests {
             json!({"stream":"Successfully built 1\n"}),
         ];
         let plain = Show::Steps(Style::Plain, false);
-        let (text, ended) = play(plain, &messages);
-        assert_eq!(text, "Step 1/1 : FROM scratch\nSuccessfully built 1\n");
+        let (out, error, ended) = play(plain, &messages);
+        assert_eq!((out.as_str(), error.as_str()), ("Step 1/1 : FROM scratch\nSuccessfully built 1\n", ""));
         assert_eq!(ended.unwrap().image, "sha256:1");
-        let (text, ended) = play(Show::Quiet, &[json!({"stream":"sha256:1\n"})]);
-        assert_eq!((text.as_str(), ended.unwrap().printed.as_str()), ("", "sha256:1\n"));
+        let (out, _, ended) = play(Show::Quiet, &[json!({"stream":"sha256:1\n"})]);
+        assert_eq!((out.as_str(), ended.unwrap().printed.as_str()), ("", "sha256:1\n"));
     }
 
     #[test]
-    fn our_engines_steps_are_told_with_names() {
+    fn our_engines_steps_are_told() {
         let messages = [
-            json!({"id":"sampan.step","aux":{"step":1,"of":1,"stage":"build","text":"FROM scratch","state":"cached"}}),
-            json!({"aux":{"ID":"sha256:1"}}),
-            json!({"stream":"Successfully built 1\n"}),
+            json!({"sampan":{"kind":"planned","steps":[{"name":"[1/1] RUN x"}]}}),
+            json!({"sampan":{"kind":"output","step":0,"text":"said"}}),
+            json!({"sampan":{"kind":"done","step":0,"cached":true}}),
+            json!({"sampan":{"kind":"finished","image":"sha256:0123456789abcdef","names":["a:1"]}}),
         ];
-        let (text, _) = play(Show::Steps(Style::Plain, false), &messages);
-        assert_eq!(text, "#1 [build 1/1] FROM scratch\n#1 CACHED\n\n1 of 1 steps cached\nimage sha256:1\nnamed a:1\n");
+        let (out, error, ended) = play(Show::Steps(Style::Plain, false), &messages);
+        assert_eq!(out, "");
+        assert!(error.ends_with("#1 CACHED\n\n1 of 1 steps were cached; built 0123456789ab in 0.0s\nnamed a:1\n"), "{error}");
+        assert_eq!(ended.unwrap().image, "sha256:0123456789abcdef");
+        let (out, error, ended) = play(Show::Quiet, &messages);
+        assert_eq!((out.as_str(), error.as_str(), ended.unwrap().printed.as_str()), ("", "", "sha256:0123456789abcdef\n"));
+        let (_, _, ended) = play(Show::Quiet, &messages[..2]);
+        assert_eq!(ended.unwrap_err().held, b"said");
     }
 
     #[test]
@@ -303,7 +292,10 @@ mod tests {
         assert_eq!(of(json!({"errorDetail":{"code":3,"message":"m"},"error":"m"})), Some(("m".into(), 3)));
         assert_eq!(of(json!({"errorDetail":{"message":"m"}})), Some(("m".into(), 1)));
         assert_eq!(of(json!({"error":"old"})), Some(("old".into(), 1)));
-        assert_eq!(of(json!({"errorDetail":{"message":"m","excerpt":"Dockerfile:2\n>>> RUN"}})), Some(("Dockerfile:2\n>>> RUN\nm".into(), 1)));
+        assert_eq!(
+            of(json!({"errorDetail":{"message":"m","excerpt":"Dockerfile:2\n>>> RUN"}})),
+            Some(("Dockerfile:2\n>>> RUN\nm".into(), 1))
+        );
         assert_eq!(of(json!({"stream":"x"})), None);
     }
 

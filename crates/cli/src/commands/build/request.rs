@@ -135,7 +135,8 @@ mod tests {
         let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let environment = [("HOME".to_owned(), "/root".to_owned())];
         let config = json!({"proxies": {"default": {"httpProxy": "p"}, "unix:///x": {"noProxy": "n"}}});
-        let shown = |given: &[&str], config: &Value, host: &str| arguments(&texts(given), &environment, config, host).map(|json| json.print());
+        let shown =
+            |given: &[&str], config: &Value, host: &str| arguments(&texts(given), &environment, config, host).map(|json| json.print());
         assert_eq!(shown(&[], &Value::Null, ""), None);
         let expected = r#"{"A":"1=2","HOME":"/root","NOPE":null}"#;
         assert_eq!(shown(&["A=0", "A=1=2", "HOME", "NOPE"], &Value::Null, "").as_deref(), Some(expected));

@@ -83,7 +83,8 @@ impl Local {
     /// Docker's texts.
     pub(super) fn find(context: &Path, dockerfile: &str, stdin: Option<Vec<u8>>) -> Outcome<Self> {
         let prepare = |text: String| CliError::new(format!("unable to prepare context: {text}"));
-        let root = eval_symlinks(&absolute(context)?).map_err(|text| prepare(format!("unable to evaluate symlinks in context path: {text}")))?;
+        let root =
+            eval_symlinks(&absolute(context)?).map_err(|text| prepare(format!("unable to evaluate symlinks in context path: {text}")))?;
         if !root.is_dir() {
             return Err(prepare(format!("context must be a directory: {}", root.display())));
         }
@@ -157,19 +158,6 @@ impl Local {
         }
         let ignore = compile(&patterns)?;
         Ok((name, Selection { root, ignore, added }))
-    }
-
-    /// How the context is handed over: the Dockerfile's name, and what goes along with it.
-    pub(super) fn handed(&self, random: &str) -> (String, Vec<(String, Vec<u8>)>) {
-        match &self.dockerfile {
-            Dockerfile::Inside(path) => (path.clone(), Vec::new()),
-            Dockerfile::Outside(content) => {
-                let name = format!(".dockerfile.{random}");
-                let mut files = vec![(name.clone(), content.clone())];
-                files.extend(self.own_ignore.as_ref().map(|ignore| (format!("{name}.dockerignore"), ignore.clone())));
-                (name, files)
-            }
-        }
     }
 }
 

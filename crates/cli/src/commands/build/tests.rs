@@ -265,30 +265,30 @@ fn another_engine_gets_an_archive() {
 fn our_engine_gets_the_directory_or_an_archive_where_it_does_not_take_it() {
     let (folder, context) = (tempfile::tempdir().unwrap(), tree());
     let told = engine(folder.path(), true, ANSWER);
-    let handed = UnixListener::bind(folder.path().join("context.sock")).unwrap();
+    let handed = sampan_sys::sock::listen(&folder.path().join("engine.sock.files")).unwrap();
     let taken = std::thread::spawn(move || {
         use std::os::fd::AsFd as _;
-        let (mut stream, _) = handed.accept().unwrap();
-        let (token, directories) = sampan_sys::sock::receive(stream.as_fd(), true).unwrap();
-        stream.write_all(b"ok\n").unwrap();
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the token is taken back at the end");
-        (String::from_utf8(token).unwrap(), directories.len())
+        rustix::event::poll(&mut [rustix::event::PollFd::new(&handed, rustix::event::PollFlags::IN)], None).unwrap();
+        let client = sampan_sys::sock::accept(handed.as_fd()).unwrap().unwrap();
+        drop(sampan_sys::sock::receive(client.as_fd(), true).unwrap());
+        sampan_sys::sock::send(client.as_fd(), b"0123", &[]).unwrap();
+        assert!(sampan_sys::sock::receive(client.as_fd(), true).unwrap().0.is_empty(), "the token is taken back at the end");
     });
+    let context = context.path().to_str().unwrap().to_owned();
+    assert_eq!(run(folder.path(), &["build", "-q", &context]), 0);
+    taken.join().unwrap();
+    assert_eq!(told.recv().unwrap(), ("/v1.51/build?version=1&dockerfile=Dockerfile&q=1&sampan=1&sampancontext=0123".into(), Vec::new()));
+    // A Dockerfile from elsewhere comes with an archive, and so does all where the socket is gone.
     std::fs::write(folder.path().join("Other"), "FROM x\n").unwrap();
-    let other = folder.path().join("Other");
-    assert_eq!(run(folder.path(), &["build", "-f", other.to_str().unwrap(), context.path().to_str().unwrap()]), 0);
-    let (target, body) = told.recv().unwrap();
-    let (token, directories) = taken.join().unwrap();
-    assert_eq!(directories, 1);
-    assert!(target.ends_with(&format!("&sampan-progress=1&sampan-context={token}")), "{target}");
-    let entries = entries(&body);
-    assert!(entries.len() == 1 && entries[0].starts_with("f 644 .dockerfile."), "{entries:?}");
-    // The socket is gone: an archive it is.
-    std::fs::remove_file(folder.path().join("context.sock")).unwrap();
-    std::fs::remove_file(folder.path().join("engine.sock")).unwrap();
-    let told = engine(folder.path(), true, ANSWER);
-    assert_eq!(run(folder.path(), &["build", "-q", context.path().to_str().unwrap()]), 0);
-    assert!(!told.recv().unwrap().1.is_empty());
+    let other = folder.path().join("Other").display().to_string();
+    for words in [&["build", "-q", "-f", &other, &context][..], &["build", "-q", &context]] {
+        std::fs::remove_file(folder.path().join("engine.sock")).unwrap();
+        let told = engine(folder.path(), true, ANSWER);
+        assert_eq!(run(folder.path(), words), 0);
+        let (target, body) = told.recv().unwrap();
+        assert!(!target.contains("sampancontext") && !entries(&body).is_empty(), "{target}");
+        drop(std::fs::remove_file(folder.path().join("engine.sock.files")));
+    }
 }
 
 #[test]
