@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 
+#[expect(clippy::needless_pass_by_value, reason = "written in place by each test")]
 fn event(kind: &str, step: u64, more: Value) -> Value {
     let mut event = json!({"kind": kind, "step": step});
     for (key, value) in more.as_object().unwrap() {
@@ -133,7 +134,7 @@ fn on_a_terminal_lines_move_and_go() {
         steps.show(message, Duration::from_millis(*at)).unwrap();
     }
     steps.tick(Duration::from_secs(1)).unwrap();
-    let shown = screen(std::str::from_utf8(&steps.out).unwrap());
+    let shown = screen(std::str::from_utf8(steps.out).unwrap());
     let expected = [
         "WARNING: UndefinedVar: Usage of undefined variable '$X' (line 3)",
         "[1/3] FROM alpine:3.14  0.0s",

@@ -108,7 +108,7 @@ impl<W: Write> Walk<'_, W> {
         let stat = match rustix::fs::statat(&frame.folder, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(rustix::io::Errno::NOENT) => return Err(self.gone()),
-            Err(error) => return Err(self.failed("lstat", error.into())),
+            Err(error) => return Err(self.failed("lstat", error)),
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
@@ -143,7 +143,7 @@ impl<W: Write> Walk<'_, W> {
         let mut header = self.header(kind, stat);
         if kind == Kind::Symlink {
             let target = rustix::fs::readlinkat(&frame.folder, name.as_os_str(), Vec::new());
-            header.link = target.map_err(|error| self.failed("readlink", error.into()))?.into_bytes();
+            header.link = target.map_err(|error| self.failed("readlink", error))?.into_bytes();
         }
         if matches!(kind, Kind::Character | Kind::Block) {
             header.device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
@@ -154,7 +154,7 @@ impl<W: Write> Walk<'_, W> {
     fn file(&mut self, frame: &Frame, name: &OsString) -> Outcome<()> {
         let file = self.open(frame.folder.as_fd(), name, OFlags::NONBLOCK)?;
         // The descriptor's facts: the name may mean another file by now.
-        let stat = rustix::fs::fstat(&file).map_err(|error| self.failed("stat", error.into()))?;
+        let stat = rustix::fs::fstat(&file).map_err(|error| self.failed("stat", error))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(self.changed());
         }
@@ -233,9 +233,9 @@ impl<W: Write> Walk<'_, W> {
     /// The names of a directory, last first.
     fn names(&self, folder: BorrowedFd<'_>) -> Outcome<Vec<OsString>> {
         let mut names = Vec::new();
-        let entries = rustix::fs::Dir::read_from(folder).map_err(|error| self.failed("readdir", error.into()))?;
+        let entries = rustix::fs::Dir::read_from(folder).map_err(|error| self.failed("readdir", error))?;
         for entry in entries {
-            let entry = entry.map_err(|error| self.failed("readdirent", error.into()))?;
+            let entry = entry.map_err(|error| self.failed("readdirent", error))?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
                 names.push(OsString::from_vec(name.to_vec()));
@@ -256,7 +256,7 @@ impl<W: Write> Walk<'_, W> {
             }
             rustix::io::Errno::NOENT => self.gone(),
             rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => self.changed(),
-            error => self.failed("open", error.into()),
+            error => self.failed("open", error),
         })
     }
 
@@ -272,8 +272,8 @@ impl<W: Write> Walk<'_, W> {
         CliError::new(format!("checking context: '{}' changed while it was read", self.shown()))
     }
 
-    fn failed(&self, verb: &str, error: io::Error) -> CliError {
-        CliError::new(format!("checking context: {verb} {}: {}", self.shown(), errno_text(&error)))
+    fn failed(&self, verb: &str, error: impl Into<io::Error>) -> CliError {
+        CliError::new(format!("checking context: {verb} {}: {}", self.shown(), errno_text(&error.into())))
     }
 }
 
@@ -285,7 +285,7 @@ fn capability(file: BorrowedFd<'_>) -> Option<Vec<u8>> {
     Some(value)
 }
 
-/// An archive of a few small files: what goes along with a context that is not sent.
+/// An archive of a few small files.
 ///
 /// # Errors
 /// None in practice: it is written to memory.
