@@ -43,6 +43,32 @@ pub const TARGETS: &[Target] = &[
         words: &[":", "\n", "CMD [\"", "ENV ", "EXPOSE ", "VOLUME ", "LABEL ", "4294967295", "-", "/tcp", "\\"],
         rounds: 16000,
     },
+    Target {
+        name: "registry",
+        run: targets::registry,
+        words: &[
+            "/v2/",
+            "/manifests/",
+            "/blobs/",
+            "/blobs/uploads/",
+            "/referrers/",
+            "/tags/list",
+            "sha256:",
+            "sha512:",
+            "%2f",
+            "%00",
+            "..",
+            "bytes=",
+            "-",
+            "18446744073709551615",
+            "/",
+            "\"subject\":",
+            "\"layers\":[",
+            "&tag=",
+            "repository:",
+        ],
+        rounds: 16000,
+    },
 ];
 
 /// The target of a name.
