@@ -5,7 +5,9 @@
 
 mod compress;
 mod hash;
+mod members;
 pub mod tar;
 
 pub use compress::{Compression, Decompress};
-pub use hash::Hashing;
+pub use hash::{Hasher, Hashing};
+pub use members::gzip_members;

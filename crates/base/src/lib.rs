@@ -12,7 +12,7 @@ mod progress;
 mod sanitize;
 mod secret;
 
-pub use cancel::{Cancel, Cancelled};
+pub use cancel::{Cancel, CancelWatch, Cancelled};
 pub use event::{Event, EventKind, EventSink, NoEvents};
 pub use failure::Failure;
 pub use kind::ErrorKind;

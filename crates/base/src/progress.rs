@@ -5,6 +5,13 @@
 pub enum Progress {
     /// A line of text that stands for itself (`Loaded image: x`), without its line end.
     Message(String),
+    /// A line of text about one part (`Pulling from library/x`, about a tag).
+    About {
+        /// Name of the part.
+        id: String,
+        /// The line.
+        text: String,
+    },
     /// The state of one part (a layer) changed; `status` is in Docker's words (`Loading layer`).
     Part {
         /// Short name of the part, twelve hex digits for a layer.

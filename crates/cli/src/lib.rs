@@ -5,12 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod build;
 mod cli;
 mod command;
 mod commands;
 mod complete;
 mod config;
 mod create;
+mod credentials;
 mod error;
 mod format;
 mod plugins;

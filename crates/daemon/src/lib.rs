@@ -6,7 +6,9 @@
 
 mod body;
 pub mod decode;
+mod handover;
 mod hijack;
+mod progress;
 mod query;
 mod respond;
 mod routes;

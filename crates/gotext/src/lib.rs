@@ -1,4 +1,5 @@
-//! What Go programs print and match: text/template, durations, sizes, pflag-style flags, terminal widths.
+//! What Go programs print and match: text/template, durations, sizes, pflag-style flags, `filepath.Match`, `.dockerignore`,
+//! the shell words of Dockerfiles, terminal widths.
 //!
 //! Docker's command line is a Go program, and scripts depend on what it prints. Everything here is pure: text in, text out.
 #![forbid(unsafe_code)]
@@ -6,6 +7,9 @@
 pub mod duration;
 pub mod flags;
 mod fmt;
+pub mod ignore;
+pub mod pattern;
+pub mod shellwords;
 pub mod template;
 pub mod units;
 mod value;

@@ -4,6 +4,7 @@ use sampan_base::{ErrorKind, Failure};
 use sampan_layers::ExtractError;
 use sampan_oci::{Platform, ReferenceError};
 use sampan_store::DbError;
+use sampan_transfer::TransferError;
 
 /// An operation on images that failed.
 #[derive(Debug, thiserror::Error)]
@@ -33,9 +34,27 @@ pub enum ImageError {
     /// An archive's layer is bad.
     #[error(transparent)]
     Extract(#[from] ExtractError),
+    /// A layer from a registry cannot be unpacked.
+    #[error("failed to register layer")]
+    Register(#[source] ExtractError),
     /// A layer that an image needs is gone.
     #[error("layer {0} is missing: load or import the image again")]
     MissingLayer(String),
+    /// An index without an image for a platform.
+    #[error("no matching manifest for {0} in the manifest list entries")]
+    NoPlatform(Box<Platform>),
+    /// A registry, or the way to it.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// A registry sent what is no image.
+    #[error("{0}")]
+    Registry(String),
+    /// Something that registries may hold and we do not take.
+    #[error("{0}")]
+    Unsupported(String),
+    /// What another operation that does the same work failed with.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Self>),
     /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -56,17 +75,42 @@ pub enum ImageError {
 impl Failure for ImageError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound(_) | Self::Platform { .. } => ErrorKind::NotFound,
+            Self::NotFound(_) | Self::Platform { .. } | Self::NoPlatform(_) => ErrorKind::NotFound,
             Self::Reference(_) | Self::Invalid(_) => ErrorKind::Invalid,
             Self::Conflict(_) => ErrorKind::Conflict,
-            Self::Extract(error) => error.kind(),
-            Self::MissingLayer(_) | Self::Db(_) | Self::Io { .. } => ErrorKind::Internal,
+            Self::Extract(error) | Self::Register(error) => error.kind(),
+            Self::Transfer(error) => error.kind(),
+            Self::Shared(error) => error.kind(),
+            Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::Registry(_) | Self::MissingLayer(_) | Self::Db(_) | Self::Io { .. } => ErrorKind::Internal,
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }
 }
 
 impl ImageError {
+    /// Whether the same may succeed later: what came so far is worth keeping.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Cancelled => true,
+            Self::Transfer(error) => matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled),
+            Self::Shared(error) => error.may_pass(),
+            _ => false,
+        }
+    }
+
+    /// Whether the disk is full, wherever it was noticed.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }

@@ -52,11 +52,18 @@ impl Images {
                 names.entry(tag.image).or_default().push(reference.familiar());
             }
         }
+        let mut by_digest: HashMap<String, Vec<String>> = HashMap::new();
+        for row in self.store().repo_digests()? {
+            if let Ok(reference) = Reference::parse_normalized(&row.repository) {
+                by_digest.entry(row.image).or_default().push(reference.with_digest(&row.digest).familiar());
+            }
+        }
         let mut images = Vec::new();
         for row in self.store().images()? {
             let config = ImageConfig::parse(&row.config).map_err(|error| ImageError::Invalid(error.to_string()))?;
             let references = names.remove(&row.id.to_string()).unwrap_or_default();
-            images.push(Image { id: row.id, config, references, size: row.size, tagged: row.tagged, parent: row.parent });
+            let digests = by_digest.remove(&row.id.to_string()).unwrap_or_default();
+            images.push(Image { id: row.id, config, references, digests, size: row.size, tagged: row.tagged, parent: row.parent });
         }
         images.sort_by_key(|image| std::cmp::Reverse(image.created()));
         Ok(images)
@@ -94,9 +101,11 @@ impl Images {
             Err(_) => return Err(ImageError::NotFound(name.to_owned())),
         };
         let wanted = match (reference.tag(), reference.digest()) {
-            // With both, the digest decides.
+            // With both, the digest decides: an image's own, or one of its names.
             (_, Some(digest)) => {
-                return all.into_iter().find(|image| image.id.0 == *digest).ok_or_else(|| ImageError::NotFound(name.to_owned()));
+                let by_digest = reference.with_digest(digest).familiar();
+                let found = all.into_iter().find(|image| image.id.0 == *digest || image.digests.contains(&by_digest));
+                return found.ok_or_else(|| ImageError::NotFound(reference.familiar()));
             }
             _ => reference.familiar(),
         };
@@ -133,16 +142,26 @@ impl Images {
             let fits = before.iter().all(|edge| created < *edge)
                 && since.iter().all(|edge| created > *edge)
                 && filter.until.is_none_or(|until| created < until)
-                && filter.labels.iter().all(has)
-                && filter.dangling.is_none_or(|dangling| dangling == image.references.is_empty());
+                && filter.labels.iter().all(has);
             if !fits {
                 continue;
             }
             if !filter.references.is_empty() {
-                image.references.retain(|name| filter.references.iter().any(|pattern| matches_reference(pattern, name)));
-                if image.references.is_empty() {
+                let fits = |name: &String| filter.references.iter().any(|pattern| matches_reference(pattern, name));
+                image.references.retain(fits);
+                image.digests.retain(fits);
+                if image.references.is_empty() && image.digests.is_empty() {
                     continue;
                 }
+            }
+            // One that is known by digest only is dangling and not dangling.
+            let fits = match filter.dangling {
+                Some(true) => image.references.is_empty(),
+                Some(false) => !image.references.is_empty() || !image.digests.is_empty(),
+                None => true,
+            };
+            if !fits {
+                continue;
             }
             out.push(image);
         }
@@ -181,7 +200,10 @@ impl Images {
 
 /// Whether a familiar name fits a pattern: against the whole, without the tag, or the last part (as reference.FamiliarMatch does).
 fn matches_reference(pattern: &str, name: &str) -> bool {
-    let untagged = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(rest, _)| rest);
+    let untagged = match name.split_once('@') {
+        Some((rest, _)) => rest,
+        None => name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(rest, _)| rest),
+    };
     matches(pattern.as_bytes(), name.as_bytes()) || matches(pattern.as_bytes(), untagged.as_bytes())
 }
 

@@ -1,13 +1,19 @@
-//! The life of images: load, import, commit, tag, find, list, history, save, remove, prune.
+//! The life of images: pull, push, load, import, commit, tag, find, list, history, save, remove, prune.
 //!
 //! The only writer of rows of images, layers and tags. Everything that comes in is staged, checked against its digests, made
 //! durable, and only then named.
 #![forbid(unsafe_code)]
 
 mod build;
+mod built;
 mod error;
 mod find;
+mod flight;
+mod layer;
+mod lease;
 mod load;
+mod pull;
+mod push;
 mod remove;
 mod save;
 
@@ -17,11 +23,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use sampan_base::{Event, EventKind, EventSink};
 use sampan_oci::{DiffId, ImageConfig, ImageId, Reference};
 use sampan_store::Store;
+use sampan_transfer::Client;
+
+use crate::flight::{Flights, Permits};
 
 pub use build::{CommitOptions, ImportOptions};
+pub use built::BuiltLayer;
 pub use error::ImageError;
 pub use find::{HistoryItem, ImageFilter};
 pub use load::Loaded;
+pub use pull::{PullOptions, Pulled};
+pub use push::{PushOptions, Pushed};
 pub use remove::{Pruned, Removed};
 
 /// The images of a data root.
@@ -34,6 +46,12 @@ pub struct Images {
     adding: RwLock<()>,
     /// A failed addition may have published layers that no image uses.
     unswept: AtomicBool,
+    /// The way to registries, where there is one.
+    client: Option<Client>,
+    /// Layers that are on their way.
+    flights: Flights,
+    /// How many layers are unpacked or compressed at once.
+    permits: Arc<Permits>,
 }
 
 /// An image.
@@ -45,6 +63,8 @@ pub struct Image {
     pub config: ImageConfig,
     /// Its names, familiar and sorted.
     pub references: Vec<String>,
+    /// Its names by digest, familiar and sorted.
+    pub digests: Vec<String>,
     /// Bytes of its files.
     pub size: u64,
     /// When it came here or was last tagged, nanoseconds since the epoch.
@@ -78,7 +98,31 @@ impl Images {
     /// Works on a data root.
     #[must_use]
     pub fn open(store: Arc<Store>, events: Arc<dyn EventSink>) -> Self {
-        Self { store, events, change: Mutex::new(()), adding: RwLock::new(()), unswept: AtomicBool::new(false) }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            store,
+            events,
+            change: Mutex::new(()),
+            adding: RwLock::new(()),
+            unswept: AtomicBool::new(false),
+            client: None,
+            flights: Flights::default(),
+            permits: Permits::new((2 * cores).clamp(4, 16)),
+        }
+    }
+
+    /// The same with a way to registries.
+    #[must_use]
+    pub fn with_client(self, client: Client) -> Self {
+        Self { client: Some(client), ..self }
+    }
+
+    /// The way to registries.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn client(&self) -> Result<&Client, ImageError> {
+        self.client.as_ref().ok_or_else(|| ImageError::Unsupported("not supported: registries (no client was set up)".into()))
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -98,6 +142,12 @@ impl Images {
             self.unswept.store(true, Ordering::SeqCst);
         }
         drop(guard);
+        self.sweep();
+        result
+    }
+
+    /// Removes the layers of failed operations, when nobody may count on them any more.
+    pub(crate) fn sweep(&self) {
         if self.unswept.load(Ordering::SeqCst)
             && let Ok(_alone) = self.adding.try_write()
         {
@@ -106,7 +156,6 @@ impl Images {
                 tracing::warn!(%error, "cannot remove the layers of a failed operation");
             }
         }
-        result
     }
 
     /// Begins an operation that removes layers without an image.
@@ -117,6 +166,11 @@ impl Images {
     pub(crate) fn event(&self, action: &str, id: &str, name: &str) {
         let attributes = if name.is_empty() { Vec::new() } else { vec![("name".to_owned(), name.to_owned())] };
         self.events.publish(Event { kind: EventKind::Image, action: action.into(), id: id.into(), attributes, time_nano: 0 });
+    }
+
+    /// What happened to a name in a registry.
+    pub(crate) fn named_event(&self, action: &str, reference: &Reference) {
+        self.event(action, &reference.familiar(), &reference.familiar_name());
     }
 
     /// Gives an image another name.

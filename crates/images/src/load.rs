@@ -32,7 +32,7 @@ pub struct Loaded {
 /// Most files in an archive.
 const MAX_FILES: usize = 100_000;
 /// Most layers of an image: the original's limit, and what one overlay mount takes.
-const MAX_LAYERS: usize = 125;
+pub(crate) const MAX_LAYERS: usize = 125;
 /// Largest document in an archive.
 const MAX_DOCUMENT: u64 = 8 << 20;
 

@@ -1,5 +1,7 @@
 //! Removing names, images and layers.
 
+use sampan_oci::Reference;
+
 use crate::find::ImageFilter;
 use crate::{Image, ImageError, Images};
 
@@ -33,34 +35,67 @@ impl Images {
         let _collecting = self.collect();
         let image = self.resolve(name)?;
         let _change = self.begin();
-        let by_id = image.id.0.hex().starts_with(name.strip_prefix("sha256:").unwrap_or(name));
+        let all_users = users;
         let users = users(&image.id.to_string());
-        let named = sampan_oci::Reference::parse_normalized(name).ok().map(|reference| reference.with_default_tag().familiar());
-        let tag = named.filter(|name| image.references.contains(name));
-        match tag {
-            Some(tag) => self.remove_name(&image, &tag, force, &users),
-            None if by_id => self.remove_by_id(&image, force, &users),
-            None => Err(ImageError::NotFound(name.to_owned())),
+        let named = Reference::parse_normalized(name).ok().map(Reference::with_default_tag);
+        let named = named.map(|reference| match reference.digest() {
+            Some(digest) => reference.with_digest(digest),
+            None => reference,
+        });
+        let (id, parent) = (image.id.to_string(), image.parent.clone());
+        let mut removed = if let Some(reference) = named.filter(|name| names(&image).contains(name)) {
+            self.remove_name(image, &reference, force, &users)?
+        } else if image.id.0.hex().starts_with(name.strip_prefix("sha256:").unwrap_or(name)) {
+            self.remove_by_id(&image, force, &users)?
+        } else {
+            return Err(ImageError::NotFound(name.to_owned()));
+        };
+        if removed.contains(&Removed::Deleted(id)) {
+            removed.extend(self.delete_parents(parent, all_users)?);
         }
+        Ok(removed)
     }
 
-    fn remove_name(&self, image: &Image, tag: &str, force: bool, users: &[User]) -> Result<Vec<Removed>, ImageError> {
-        let short = image.id.0.short();
-        let last = image.references.len() == 1;
-        if last
+    /// Removes what a removed image was built on, as far as it has no name, no other child, no user and is not remembered by the
+    /// builder.
+    fn delete_parents(&self, mut next: Option<String>, users: &dyn Fn(&str) -> Vec<User>) -> Result<Vec<Removed>, ImageError> {
+        let mut removed = Vec::new();
+        let remembered: std::collections::HashSet<String> = self.store().build_results()?.into_iter().map(|row| row.image).collect();
+        while let Some(id) = next.take() {
+            let Ok(image) = self.resolve(&id) else { break };
+            if !names(&image).is_empty() || remembered.contains(&id) || !users(&id).is_empty() || self.has_children(&image)? {
+                break;
+            }
+            removed.extend(self.delete(&image)?);
+            next = image.parent;
+        }
+        Ok(removed)
+    }
+
+    fn remove_name(&self, mut image: Image, name: &Reference, force: bool, users: &[User]) -> Result<Vec<Removed>, ImageError> {
+        let short = image.id.0.short().to_owned();
+        if is_single(&names(&image))
             && !force
             && let Some((container, _)) = users.first()
         {
             return Err(ImageError::Conflict(format!(
-                "conflict: unable to remove repository reference \"{tag}\" (must force) - container {} is using its referenced image {short}",
+                "conflict: unable to remove repository reference \"{}\" (must force) - container {} is using its referenced image {short}",
+                name.familiar(),
                 container.get(..12).unwrap_or(container)
             )));
         }
-        self.untag(tag)?;
+        let mut removed = vec![self.take_name(&mut image, name)?];
         self.event("untag", &image.id.to_string(), &image.id.to_string());
-        let mut removed = vec![Removed::Untagged(tag.to_owned())];
-        if last && users.is_empty() && !self.has_children(image)? {
-            removed.extend(self.delete(image)?);
+        // Without a tag of its repository a name by digest goes along.
+        let same = |other: &Reference| other.repository() == name.repository();
+        let has_tag = names(&image).iter().any(|other| other.digest().is_none() && same(other));
+        if name.digest().is_none() && !has_tag {
+            for other in names(&image).iter().filter(|other| same(other)) {
+                removed.push(self.take_name(&mut image, other)?);
+            }
+        }
+        if names(&image).is_empty() && users.is_empty() && !self.has_children(&image)? {
+            removed.extend(self.delete(&image)?);
         }
         Ok(removed)
     }
@@ -77,9 +112,8 @@ impl Images {
         if self.has_children(image)? {
             return conflict("cannot be forced", "image has dependent child images".into());
         }
-        let repositories: std::collections::BTreeSet<&str> =
-            image.references.iter().map(|name| name.rsplit_once(':').map_or(name.as_str(), |(name, _)| name)).collect();
-        if !force && repositories.len() > 1 {
+        let all = names(image);
+        if !force && !all.is_empty() && !is_single(&all) {
             return conflict("must be forced", "image is referenced in multiple repositories".into());
         }
         if !force && let Some((container, _)) = users.first() {
@@ -88,15 +122,14 @@ impl Images {
                 format!("image is being used by stopped container {}", container.get(..12).unwrap_or(container)),
             );
         }
-        let mut removed = Vec::new();
-        for tag in &image.references {
-            self.untag(tag)?;
+        let (mut image, mut removed) = (image.clone(), Vec::new());
+        for name in &all {
+            removed.push(self.take_name(&mut image, name)?);
             self.event("untag", &image.id.to_string(), &image.id.to_string());
-            removed.push(Removed::Untagged(tag.clone()));
         }
         // With a stopped container only the names go: its layers are still needed.
         if users.is_empty() {
-            removed.extend(self.delete(image)?);
+            removed.extend(self.delete(&image)?);
         }
         Ok(removed)
     }
@@ -105,9 +138,16 @@ impl Images {
         Ok(self.store().images()?.iter().any(|row| row.parent.as_deref() == Some(image.id.to_string().as_str())))
     }
 
-    fn untag(&self, familiar: &str) -> Result<(), ImageError> {
-        let reference = sampan_oci::Reference::parse_normalized(familiar)?;
-        Ok(self.store().delete_tag(&reference.to_string())?)
+    /// Takes one name away, by tag or by digest.
+    fn take_name(&self, image: &mut Image, name: &Reference) -> Result<Removed, ImageError> {
+        match name.digest() {
+            Some(digest) => self.store().delete_repo_digest(&name.repository().to_string(), digest)?,
+            None => self.store().delete_tag(&name.to_string())?,
+        }
+        let familiar = name.familiar();
+        image.references.retain(|other| *other != familiar);
+        image.digests.retain(|other| *other != familiar);
+        Ok(Removed::Untagged(familiar))
     }
 
     fn delete(&self, image: &Image) -> Result<Vec<Removed>, ImageError> {
@@ -130,21 +170,98 @@ impl Images {
     pub fn prune(&self, all: bool, filter: &ImageFilter, users: &dyn Fn(&str) -> Vec<User>) -> Result<Pruned, ImageError> {
         let _collecting = self.collect();
         let sizes = self.layer_sizes()?;
+        let steps = self.build_steps()?;
         let mut pruned = Pruned::default();
-        for image in self.list(filter)? {
+        for mut image in self.list(filter)? {
+            // What the builder remembers is its own to prune.
+            if image.references.is_empty() && steps.contains(&image.id.to_string()) {
+                continue;
+            }
             if !(all || image.references.is_empty()) || !users(&image.id.to_string()).is_empty() || self.has_children(&image)? {
                 continue;
             }
             let _change = self.begin();
-            for tag in &image.references {
-                self.untag(tag)?;
-                pruned.removed.push(Removed::Untagged(tag.clone()));
+            // It may have gone with an image that was built on it.
+            if self.store().image_config(&image.id.to_string())?.is_none() {
+                continue;
+            }
+            for name in names(&image) {
+                pruned.removed.push(self.take_name(&mut image, &name)?);
             }
             pruned.removed.extend(self.delete(&image)?);
+            pruned.removed.extend(self.delete_parents(image.parent, users)?);
         }
         let left = self.layer_sizes()?;
         pruned.space = sizes.iter().filter(|(layer, _)| !left.contains_key(*layer)).map(|(_, size)| *size).sum();
         self.event("prune", "", "");
         Ok(pruned)
+    }
+
+    /// Removes steps of builds that the builder has forgotten, leaves first: those without a name, a child and a user.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn remove_steps(&self, steps: &[String], users: &dyn Fn(&str) -> Vec<User>) -> Result<u64, ImageError> {
+        let _collecting = self.collect();
+        let sizes = self.layer_sizes()?;
+        let mut left: std::collections::HashSet<&String> = steps.iter().collect();
+        loop {
+            let all = self.all()?;
+            let parents: std::collections::HashSet<&str> = all.iter().filter_map(|image| image.parent.as_deref()).collect();
+            let is_free = |image: &&Image| {
+                let id = image.id.to_string();
+                image.references.is_empty() && !parents.contains(id.as_str()) && left.contains(&id) && users(&id).is_empty()
+            };
+            let free: Vec<&Image> = all.iter().filter(is_free).collect();
+            if free.is_empty() {
+                break;
+            }
+            let _change = self.begin();
+            for image in free {
+                self.delete(image)?;
+                left.remove(&image.id.to_string());
+            }
+        }
+        let kept = self.layer_sizes()?;
+        Ok(sizes.iter().filter(|(layer, _)| !kept.contains_key(*layer)).map(|(_, size)| *size).sum())
+    }
+}
+
+/// All names of an image, in the original's order.
+fn names(image: &Image) -> Vec<Reference> {
+    let all = image.references.iter().chain(&image.digests);
+    let mut all: Vec<Reference> = all.filter_map(|name| Reference::parse_normalized(name).ok()).collect();
+    all.sort_by_key(ToString::to_string);
+    all
+}
+
+/// Whether all names are of one repository, and at most one of them is a tag.
+fn is_single(names: &[Reference]) -> bool {
+    let tags = names.iter().filter(|name| name.digest().is_none()).count();
+    let mut repositories = names.iter().map(Reference::repository);
+    let first = repositories.next();
+    first.is_some_and(|first| tags <= 1 && repositories.all(|other| other == first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_tag_and_its_digests_are_one_name() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let at = |name: &str| format!("{name}@{digest}");
+        for (list, single) in [
+            (vec![], false),
+            (vec!["box:1".to_owned()], true),
+            (vec![at("box")], true),
+            (vec!["box:1".to_owned(), at("box")], true),
+            (vec!["box:1".to_owned(), "box:2".to_owned()], false),
+            (vec!["box:1".to_owned(), at("other")], false),
+            (vec![at("box"), at("other")], false),
+        ] {
+            let names: Vec<Reference> = list.iter().map(|name| Reference::parse_normalized(name).unwrap()).collect();
+            assert_eq!(is_single(&names), single, "{list:?}");
+        }
     }
 }

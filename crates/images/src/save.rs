@@ -1,7 +1,6 @@
 //! Saving images: one archive that is a docker-archive and an OCI layout at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, Read, Write};
 
 use sampan_archive::tar::{Header, Kind, Writer};
@@ -38,11 +37,9 @@ impl Images {
             let mut layers = Vec::new();
             for layer in image.layers() {
                 cancel.check().map_err(|_| io::Error::from(io::ErrorKind::Interrupted))?;
-                let row = self.store().layer(layer).map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
-                let file = File::open(self.store().layer_folder(&row).join("tar"))?;
-                let size = file.metadata()?.len();
+                let (tar, size) = self.layer_tar(layer)?;
                 if written.insert(layer.to_string()) {
-                    blob(&mut writer, &layer.0, size, file)?;
+                    blob(&mut writer, &layer.0, size, tar)?;
                 }
                 layers.push(Descriptor {
                     media_type: media::LAYER.into(),

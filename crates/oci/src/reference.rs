@@ -96,6 +96,20 @@ impl Reference {
         Self { tag: None, digest: None, ..self.clone() }
     }
 
+    /// The same with a tag, without a digest.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Format`] when it is no tag.
+    pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceError> {
+        if is_tag(tag) { Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() }) } else { Err(ReferenceError::Format) }
+    }
+
+    /// The same with a digest, without a tag.
+    #[must_use]
+    pub fn with_digest(&self, digest: &Digest) -> Self {
+        Self { tag: None, digest: Some(digest.clone()), ..self.clone() }
+    }
+
     /// The same with `latest` where there is neither tag nor digest.
     #[must_use]
     pub fn with_default_tag(mut self) -> Self {

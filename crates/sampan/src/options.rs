@@ -33,7 +33,7 @@ pub(crate) struct Options {
     pub(crate) mtu: u32,
     /// A small init for every container.
     pub(crate) init: bool,
-    /// URLs of mirrors of Docker Hub; kept and shown until there are pulls.
+    /// URLs of mirrors of Docker Hub.
     pub(crate) registry_mirrors: Vec<String>,
     /// Registries without TLS: names with ports, or networks as CIDR.
     pub(crate) insecure_registries: Vec<String>,

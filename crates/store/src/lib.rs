@@ -6,13 +6,17 @@
 //! Rows before files for deletion, files before rows for creation. A layer's path is never used again (`.GEN`).
 #![forbid(unsafe_code)]
 
+mod builds;
 mod entities;
 mod images;
 mod layers;
+mod registries;
 mod root;
 
+pub use builds::BuildRow;
 pub use entities::{ContainerRow, InsertError};
-pub use images::{ImageRow, TagRow};
-pub use layers::LayerRow;
-pub use root::{OpenError, Store};
+pub use images::{ImageRow, NewImage, TagRow};
+pub use layers::{BlobRow, LayerRow, NewBlob};
+pub use registries::{ManifestRow, RepoDigestRow};
+pub use root::{OpenError, RESUMABLE, Store};
 pub use sampan_durable::DbError;

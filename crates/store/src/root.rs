@@ -27,7 +27,31 @@ const MIGRATIONS: &[&str] = &[
      CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
      CREATE TABLE generations (last INTEGER NOT NULL) STRICT;
      INSERT INTO generations VALUES (0);",
+    "CREATE TABLE layer_blobs (diff_id TEXT NOT NULL REFERENCES layers(diff_id) ON DELETE CASCADE, digest TEXT NOT NULL,
+        media_type TEXT NOT NULL, size INTEGER NOT NULL, kept INTEGER NOT NULL, PRIMARY KEY (diff_id, digest)) STRICT;
+     CREATE INDEX layer_blobs_by_digest ON layer_blobs(digest);
+     CREATE TABLE manifests (digest TEXT NOT NULL, image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE, media_type TEXT NOT NULL,
+        bytes BLOB NOT NULL, PRIMARY KEY (digest, image)) STRICT;
+     CREATE INDEX manifests_by_image ON manifests(image);
+     CREATE TABLE repo_digests (repository TEXT NOT NULL, digest TEXT NOT NULL, image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+        PRIMARY KEY (repository, digest)) STRICT;
+     CREATE INDEX repo_digests_by_image ON repo_digests(image);
+     CREATE TABLE blob_sources (digest TEXT NOT NULL, repository TEXT NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY (digest, repository)) STRICT;
+     CREATE TABLE leases (owner TEXT NOT NULL, diff_id TEXT NOT NULL, expires INTEGER NOT NULL, PRIMARY KEY (owner, diff_id)) STRICT;
+     CREATE INDEX leases_by_layer ON leases(diff_id);",
+    "CREATE TABLE build_cache (key TEXT PRIMARY KEY, place TEXT NOT NULL, text TEXT NOT NULL, parts TEXT NOT NULL, image TEXT NOT NULL,
+        tree TEXT NOT NULL, layer TEXT NOT NULL, size INTEGER NOT NULL, created TEXT NOT NULL, used INTEGER NOT NULL, uses INTEGER NOT NULL,
+        result INTEGER NOT NULL) STRICT;
+     CREATE INDEX build_cache_by_place ON build_cache(place);
+     CREATE INDEX build_cache_by_image ON build_cache(image);
+     ALTER TABLE layers ADD COLUMN durable INTEGER NOT NULL DEFAULT 1;",
 ];
+
+/// How long what an unfinished download left behind waits for the next try.
+pub const RESUMABLE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// Names of partial downloads in `ingest` begin so.
+const PARTIAL: &str = "blob-";
 
 /// A data root that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +97,7 @@ pub struct Store {
     pub(crate) db: Db,
     trash: Trash,
     boot: String,
+    pub(crate) syncer: crate::layers::Syncer,
     _lock: File,
 }
 
@@ -98,7 +123,7 @@ impl Store {
         let trash = Trash::open(&root.join("trash")).map_err(fail)?;
         let db = Db::open(&root.join("meta.db"), MIGRATIONS)?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(fail)?.trim().to_owned();
-        let store = Self { root: root.to_owned(), db, trash, boot, _lock: lock };
+        let store = Self { root: root.to_owned(), db, trash, boot, syncer: crate::layers::Syncer::default(), _lock: lock };
         store.sweep()?;
         Ok(store)
     }
@@ -132,6 +157,27 @@ impl Store {
         let path = self.root.join("ingest").join(hex::encode(random));
         make_folder(&path)?;
         Ok(path)
+    }
+
+    /// Where the partial download of a blob lies, for which a config promised a layer: it survives cancellation and a restart.
+    #[must_use]
+    pub fn partial(&self, digest: &sampan_oci::Digest, layer: &sampan_oci::DiffId) -> PathBuf {
+        // A long digest would make too long a name.
+        let (hex, end) = (digest.hex(), layer.0.short());
+        self.root.join("ingest").join(format!("{PARTIAL}{}-{}-{end}", digest.algorithm(), hex.get(..64).unwrap_or(hex)))
+    }
+
+    /// Removes partial downloads that nobody went on with.
+    ///
+    /// # Errors
+    /// A failing disk.
+    pub fn sweep_partials(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.root.join("ingest"))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(PARTIAL) && !is_fresh_partial(&entry) {
+                self.discard(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// A remembered fact of this data root.
@@ -184,9 +230,13 @@ impl Store {
     fn sweep(&self) -> Result<(), OpenError> {
         let fail = |source| OpenError::Io { path: self.root.display().to_string(), source };
         for entry in std::fs::read_dir(self.root.join("ingest")).map_err(fail)?.flatten() {
-            self.discard(&entry.path()).map_err(fail)?;
+            if !is_fresh_partial(&entry) {
+                self.discard(&entry.path()).map_err(fail)?;
+            }
         }
+        self.shorten_leases()?;
         self.finish_removals().map_err(fail)?;
+        self.drop_unsettled()?;
         // Published, and then the image they were for was not.
         self.collect_layers()?;
         let known: std::collections::HashSet<PathBuf> = self.layers()?.into_iter().map(|layer| self.layer_folder(&layer)).collect();
@@ -203,6 +253,12 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Whether it is a partial download that somebody may still go on with.
+fn is_fresh_partial(entry: &std::fs::DirEntry) -> bool {
+    let age = entry.metadata().ok().filter(std::fs::Metadata::is_file).and_then(|facts| facts.modified().ok()?.elapsed().ok());
+    entry.file_name().to_string_lossy().starts_with(PARTIAL) && age.is_some_and(|age| age < RESUMABLE)
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Root file systems and docker-archives made on the spot from a static busybox, byte for byte reproducible.
 
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
@@ -227,27 +227,64 @@ pub fn docker_archive(busybox: &Path, reference: &str) -> io::Result<Vec<u8>> {
 /// A docker-archive with one image of some layers, lowest first. `preset` replaces keys of the config's `config`.
 #[must_use]
 pub fn archive_of(layers: &[Vec<u8>], reference: &str, preset: &serde_json::Value) -> Vec<u8> {
-    let diff_ids: Vec<String> = layers.iter().map(|layer| sha256(layer)).collect();
-    let mut config = serde_json::json!({
-        "architecture": "amd64",
-        "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sh"]},
-        "created": "2024-09-26T21:31:42Z",
-        "history": diff_ids.iter().map(|_| serde_json::json!({"created": "2024-09-26T21:31:42Z", "created_by": "busybox of Debian's busybox-static"})).collect::<Vec<_>>(),
-        "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": diff_ids.iter().map(|id| format!("sha256:{id}")).collect::<Vec<_>>()},
-    });
-    for (key, value) in preset.as_object().into_iter().flatten() {
-        config["config"][key] = value.clone();
-    }
-    let config = config.to_string().into_bytes();
-    let config_name = format!("{}.json", sha256(&config));
-    let names: Vec<String> = diff_ids.iter().map(|id| format!("{id}/layer.tar")).collect();
-    let manifest = serde_json::json!([{"Config": config_name, "RepoTags": [reference], "Layers": names}]).to_string();
+    let ids: Vec<String> = layers.iter().map(|layer| sha256(layer)).collect();
+    let documents = Documents::new(&ids, reference, "busybox of Debian's busybox-static", preset);
     let mut tar = Tar::new();
-    for ((id, name), layer) in diff_ids.iter().zip(&names).zip(layers) {
-        tar = tar.directory(&format!("{id}/"), 0o755).file(name, 0o644, layer);
+    for (id, layer) in ids.iter().zip(layers) {
+        tar = tar.directory(&format!("{id}/"), 0o755).file(&format!("{id}/layer.tar"), 0o644, layer);
     }
-    tar.file(&config_name, 0o644, &config).file("manifest.json", 0o644, manifest.as_bytes()).finish()
+    tar.file(&documents.config_name, 0o644, &documents.config).file("manifest.json", 0o644, &documents.manifest).finish()
+}
+
+/// Writes a docker-archive whose layers are files, lowest first, without holding them in memory.
+///
+/// # Errors
+/// When a layer cannot be read or the archive not be written.
+pub fn write_archive(path: &Path, layers: &[PathBuf], reference: &str, preset: &serde_json::Value) -> io::Result<()> {
+    let ids: Vec<String> = layers.iter().map(|layer| sha256_of_file(layer)).collect::<io::Result<_>>()?;
+    let documents = Documents::new(&ids, reference, "packages of Debian", preset);
+    let unfinished = path.with_extension("unfinished");
+    let mut out = io::BufWriter::new(std::fs::File::create(&unfinished)?);
+    for (id, layer) in ids.iter().zip(layers) {
+        let mut file = std::fs::File::open(layer)?;
+        let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        out.write_all(&Tar::new().directory(&format!("{id}/"), 0o755).unfinished())?;
+        out.write_all(&header(&format!("{id}/layer.tar"), b'0', 0o644, size, ""))?;
+        io::copy(&mut file, &mut out)?;
+        out.write_all(&[0; 512][..size.next_multiple_of(512) - size])?;
+    }
+    let rest = Tar::new().file(&documents.config_name, 0o644, &documents.config).file("manifest.json", 0o644, &documents.manifest);
+    out.write_all(&rest.finish())?;
+    out.into_inner().map_err(io::Error::other)?;
+    std::fs::rename(unfinished, path)
+}
+
+/// The config and the manifest of a docker-archive.
+struct Documents {
+    config_name: String,
+    config: Vec<u8>,
+    manifest: Vec<u8>,
+}
+
+impl Documents {
+    fn new(ids: &[String], reference: &str, made_of: &str, preset: &serde_json::Value) -> Self {
+        let mut config = serde_json::json!({
+            "architecture": "amd64",
+            "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sh"]},
+            "created": "2024-09-26T21:31:42Z",
+            "history": ids.iter().map(|_| serde_json::json!({"created": "2024-09-26T21:31:42Z", "created_by": made_of})).collect::<Vec<_>>(),
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": ids.iter().map(|id| format!("sha256:{id}")).collect::<Vec<_>>()},
+        });
+        for (key, value) in preset.as_object().into_iter().flatten() {
+            config["config"][key] = value.clone();
+        }
+        let config = config.to_string().into_bytes();
+        let config_name = format!("{}.json", sha256(&config));
+        let names: Vec<String> = ids.iter().map(|id| format!("{id}/layer.tar")).collect();
+        let manifest = serde_json::json!([{"Config": config_name, "RepoTags": [reference], "Layers": names}]).to_string().into_bytes();
+        Self { config_name, config, manifest }
+    }
 }
 
 /// Hex SHA-256 of some bytes.

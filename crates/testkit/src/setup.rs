@@ -58,13 +58,18 @@ pub fn docker_cli() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("SAMPAN_DOCKER_CLI") {
         return Some(PathBuf::from(path));
     }
-    let home = std::env::var_os("PEERS_HOME").map_or_else(|| PathBuf::from("/var/cache/sampan-peers"), PathBuf::from);
-    let installed = home.join("bin/docker");
-    if installed.is_file() {
+    if let Some(installed) = peer_program("docker") {
         return Some(installed);
     }
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join("docker")).find(|file| file.is_file())
+}
+
+/// A program that the peers installed: `docker`, `registry2`, `skopeo` …
+#[must_use]
+pub fn peer_program(name: &str) -> Option<PathBuf> {
+    let home = std::env::var_os("PEERS_HOME").map_or_else(|| PathBuf::from("/var/cache/sampan-peers"), PathBuf::from);
+    Some(home.join("bin").join(name)).filter(|path| path.is_file())
 }
 
 /// A static busybox: `SAMPAN_BUSYBOX`, else the one of Debian's busybox-static.
@@ -76,4 +81,29 @@ pub fn busybox() -> PathBuf {
     let path = std::env::var_os("SAMPAN_BUSYBOX").map_or_else(|| PathBuf::from("/bin/busybox"), PathBuf::from);
     assert!(path.is_file(), "{} is missing; install Debian's busybox-static (./test does)", path.display());
     path
+}
+
+/// The packages that an index of a world serves; `cargo xtask packages` fetches them.
+#[must_use]
+pub fn packages() -> PathBuf {
+    target().join("packages")
+}
+
+/// The docker-archive of a stand-in for a base image, such as `python:3.9-slim`; `cargo xtask base-images` makes it.
+#[must_use]
+pub fn base_image(reference: &str) -> PathBuf {
+    target().join("base-images").join(format!("{}.tar", reference.replace([':', '/'], "-")))
+}
+
+/// A program of the testkit, beside the one that runs.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("this program has a path");
+    // Tests lie one folder deeper than programs.
+    let places = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).chain([target().join("debug").join(name)]);
+    let found = places.into_iter().find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is missing; run `cargo build -p sampan-testkit` (./test does)"))
 }

@@ -34,9 +34,14 @@ impl<W: Write> Progress<W> {
         if !text("error").is_empty() {
             return Ok(Some(text("error").to_owned()));
         }
+        if message.get("aux").is_some() {
+            // For programs.
+            return Ok(None);
+        }
+        let is_part = message.get("progressDetail").is_some();
         let detail = message.get("progressDetail").filter(|detail| detail.get("current").is_some() || detail.get("total").is_some());
         let id = text("id");
-        if id.is_empty() || (detail.is_none() && self.terminal.is_none()) {
+        if id.is_empty() || !is_part || (detail.is_none() && self.terminal.is_none()) {
             if self.terminal.is_none() && detail.is_some() {
                 return Ok(None);
             }
@@ -103,6 +108,18 @@ mod tests {
             json!({"errorDetail":{"message":"broken"},"error":"broken"}),
         ];
         assert_eq!(shown(&messages, None), ("abc: Pull complete\nLoaded image: box:latest\n".into(), Some("broken".into())));
+    }
+
+    #[test]
+    fn a_line_about_a_part_stands_for_itself() {
+        let messages = [
+            json!({"status":"Pulling from library/box","id":"latest"}),
+            json!({"status":"Waiting","progressDetail":{},"id":"abc"}),
+            json!({"progressDetail":{},"aux":{"Tag":"latest"}}),
+        ];
+        assert_eq!(shown(&messages, None).0, "latest: Pulling from library/box\nabc: Waiting\n");
+        let (text, _) = shown(&messages, Some(80));
+        assert!(text.starts_with("latest: Pulling from library/box\n\n\u{1b}[1A"), "{text:?}");
     }
 
     #[test]

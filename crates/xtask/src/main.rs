@@ -2,8 +2,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a developer's tool: it starts programs and prints")]
 
+mod base_images;
 mod bench;
+mod examples;
+mod load;
+mod packages;
 mod record;
+mod rig;
 
 use clap::{Parser, Subcommand};
 
@@ -30,9 +35,27 @@ enum Chore {
         #[arg(long)]
         json: Option<std::path::PathBuf>,
     },
+    /// Ask a registry the same thing many times; `bench` runs this inside a world.
+    #[command(hide = true)]
+    Load(load::Load),
     /// Run the recorded command lines on sampan and write down what differs from the real Docker as an accepted difference.
     Accept {
         /// Names of the files, without folder and `.txt`; none: all.
+        names: Vec<String>,
+    },
+    /// Fetch the packages that the examples depend on into target/packages.
+    Packages {
+        /// Which: pypi, go, npm, maven; none: all.
+        names: Vec<String>,
+    },
+    /// Make stand-ins for base images of Docker Hub from Debian's packages: target/base-images/NAME.tar.
+    BaseImages {
+        /// Which, such as `python:3.9-slim`; none: all. An unknown name lists them.
+        names: Vec<String>,
+    },
+    /// Build and ask the examples on the real Docker (its rig must be up), with stand-ins and packages of target/.
+    Examples {
+        /// Which; none: all.
         names: Vec<String>,
     },
 }
@@ -41,6 +64,10 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Record { names } => record::record(&names),
         Chore::Bench { names, json } => bench::bench(&names, json.as_deref()),
+        Chore::Load(arguments) => load::load(&arguments),
         Chore::Accept { names } => record::accept(&names),
+        Chore::Packages { names } => packages::packages(&names),
+        Chore::BaseImages { names } => base_images::base_images(&names),
+        Chore::Examples { names } => examples::examples(&names),
     }
 }

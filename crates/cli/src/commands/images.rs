@@ -1,4 +1,4 @@
-//! Images: list, history, load, save, import, tag, remove, prune, commit, pull.
+//! Images here: list, history, load, save, import, tag, remove, prune, commit.
 
 use std::io::Write;
 
@@ -157,22 +157,6 @@ pub(super) const COMMANDS: &[Command] = &[
         interspersed: true,
         run: |app, matches| Box::pin(commit(app, matches)),
     },
-    Command {
-        paths: &["image pull", "pull"],
-        usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
-        about: "Download an image from a registry",
-        more: "",
-        words: Words::Exactly(1),
-        things: Things::Images,
-        flags: &[&[
-            Flag::new("all-tags", Kind::Bool, "Download all tags of the repository").short('a'),
-            Flag::new("disable-content-trust", Kind::Bool, "Do not check the image's signature").default("true"),
-            PLATFORM,
-            Flag::new("quiet", Kind::Bool, "Print the image's name only").short('q'),
-        ]],
-        interspersed: true,
-        run: |app, matches| Box::pin(pull(app, matches)),
-    },
 ];
 
 const HEADS: &[(&str, &str)] = &[
@@ -239,21 +223,27 @@ async fn list(app: &App, matches: &Matches) -> Outcome {
 
 /// A row for each name of an image.
 pub(super) fn rows(image: &Json, full: bool, digests: bool) -> Vec<Record> {
-    let names = image.texts("RepoTags");
-    let known = image.texts("RepoDigests");
-    let mut found: Vec<(String, String, String)> = Vec::new();
-    for name in &names {
-        let (repository, tag) = split_tag(name);
-        let digest = known.iter().find_map(|one| one.strip_prefix(repository)?.strip_prefix('@')).unwrap_or("<none>");
-        found.push((repository.to_owned(), tag.to_owned(), digest.to_owned()));
-    }
-    if names.is_empty() {
-        for one in known {
-            let (repository, digest) = one.split_once('@').unwrap_or((one, "<none>"));
-            if digests || found.is_empty() {
-                found.push((repository.to_owned(), "<none>".into(), digest.to_owned()));
-            }
+    let mut by_repository: Vec<(&str, Vec<&str>)> = Vec::new();
+    for one in image.texts("RepoDigests") {
+        let Some((repository, digest)) = one.split_once('@') else { continue };
+        match by_repository.iter_mut().find(|(known, _)| *known == repository) {
+            Some((_, list)) => list.push(digest),
+            None => by_repository.push((repository, vec![digest])),
         }
+    }
+    let mut found: Vec<(String, String, String)> = Vec::new();
+    let mut tagged: Vec<&str> = Vec::new();
+    for name in image.texts("RepoTags") {
+        let (repository, tag) = split_tag(name);
+        tagged.push(repository);
+        let known = by_repository.iter().find(|(known, _)| *known == repository).filter(|_| digests);
+        // Each digest of the repository has a row for each tag.
+        let list = known.map_or_else(|| vec!["<none>"], |(_, list)| list.clone());
+        found.extend(list.into_iter().map(|digest| (repository.to_owned(), tag.to_owned(), digest.to_owned())));
+    }
+    for (repository, list) in by_repository.into_iter().filter(|(repository, _)| !tagged.contains(repository)) {
+        let list = if digests { list } else { vec![""] };
+        found.extend(list.into_iter().map(|digest| (repository.to_owned(), "<none>".into(), digest.to_owned())));
     }
     if found.is_empty() {
         found.push(("<none>".into(), "<none>".into(), "<none>".into()));
@@ -597,35 +587,6 @@ async fn commit(app: &App, matches: &Matches) -> Outcome {
         call = call.query("pause", "0");
     }
     app.line(call.json().await?.text("Id"))?;
-    Ok(0)
-}
-
-async fn pull(app: &App, matches: &Matches) -> Outcome {
-    app.check_trust(matches)?;
-    let given = &matches.words[0];
-    let reference = Reference::parse_normalized(given).map_err(|error| CliError::new(error.to_string()))?;
-    let all = matches.truth("all-tags");
-    let (_, tag) = split_tag(given);
-    if all && !tag.is_empty() {
-        return Err(CliError::new("tag can't be used with --all-tags/-a"));
-    }
-    let quiet = matches.truth("quiet");
-    let reference = reference.with_default_tag();
-    let name = reference.familiar();
-    if tag.is_empty() && !all && !quiet {
-        app.line("Using default tag: latest")?;
-    }
-    let (repository, tag) = if all { (given.as_str(), "") } else { split_tag(&name) };
-    let platform =
-        if matches.given("platform") { matches.text("platform") } else { app.environment.platform.as_deref().unwrap_or_default() };
-    let call = app.client()?.post("/images/create").query("fromImage", repository).query_some("tag", tag).query_some("platform", platform);
-    let response = call.send().await?;
-    if quiet {
-        messages(response, &mut Progress::new(std::io::sink(), None)).await?;
-    } else {
-        show_messages(response, std::io::stdout()).await?;
-    }
-    app.line(&reference.to_string())?;
     Ok(0)
 }
 

@@ -1,5 +1,6 @@
 //! All commands, a file a theme. A new command goes into the file of its theme, and its table is in [`ALL`].
 
+mod build;
 mod contexts;
 mod copy;
 mod images;
@@ -9,6 +10,7 @@ mod lifecycle;
 mod list;
 mod networks;
 mod output;
+mod registries;
 mod registry;
 mod run;
 mod stats;
@@ -30,16 +32,19 @@ pub(crate) const ALL: &[&[Command]] = &[
     copy::COMMANDS,
     inspect::COMMANDS,
     images::COMMANDS,
+    build::COMMANDS,
+    registries::COMMANDS,
+    registry::COMMANDS,
     volumes::COMMANDS,
     networks::COMMANDS,
     system::COMMANDS,
     usage::COMMANDS,
     contexts::COMMANDS,
-    registry::COMMANDS,
 ];
 
 /// Groups of commands, and what they are about.
 pub(crate) const GROUPS: &[(&str, &str)] = &[
+    ("builder", "Manage builds"),
     ("container", "Manage containers"),
     ("context", "Manage contexts"),
     ("image", "Manage images"),

@@ -1,6 +1,6 @@
 //! `registry`: the server, and the users of a data root. No engine is asked.
 
-use std::io::{BufRead as _, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -292,14 +292,10 @@ fn ask(app: &App, question: &str) -> Outcome<String> {
     let mut err = std::io::stderr().lock();
     err.write_all(question.as_bytes())?;
     err.flush()?;
-    let quiet = sampan_ui::terminal::Quiet::enter()?;
-    let mut line = String::new();
-    let read = std::io::stdin().lock().read_line(&mut line);
-    drop(quiet);
     drop(err);
+    let read = sampan_ui::terminal::read_hidden();
     app.warn("");
-    read?;
-    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+    Ok(read?)
 }
 
 async fn add(app: &App, matches: &Matches) -> Outcome {

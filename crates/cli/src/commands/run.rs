@@ -4,11 +4,11 @@ use std::io::Write as _;
 
 use http_body_util::BodyExt as _;
 use sampan_gotext::flags::{Flag, Kind, Matches};
-use sampan_ui::progress::Progress;
+use sampan_oci::Reference;
 use sampan_ui::terminal;
 use sampan_wire::{Json, object};
 
-use super::images::{default_tag, show_messages};
+use super::images::default_tag;
 use crate::app::App;
 use crate::command::{Command, Things, Words};
 use crate::create::flags::{CREATE, RUN};
@@ -158,14 +158,8 @@ async fn create_container(app: &App, matches: &Matches, wish: &Wish) -> Outcome<
 }
 
 async fn pull(app: &App, image: &str, platform: &str, quiet: bool) -> Outcome<()> {
-    let (name, tag) = super::images::split_tag(image);
-    let call = app.client()?.post("/images/create").query("fromImage", name).query_some("tag", tag).query_some("platform", platform);
-    let response = call.send().await?;
-    if quiet {
-        let mut sink = Progress::new(std::io::sink(), None);
-        return super::images::messages(response, &mut sink).await;
-    }
-    show_messages(response, std::io::stderr()).await
+    let reference = Reference::parse_normalized(image).map_err(|error| CliError::new(error.to_string()))?;
+    super::registries::pull_image(app, &reference, platform, (!quiet).then(std::io::stderr)).await
 }
 
 /// `--cidfile`: made before the container, so that nothing runs when it cannot be.

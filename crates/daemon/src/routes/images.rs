@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Response, StatusCode, header};
-use sampan_base::{Cancel, Progress, ProgressSink};
+use http::{Method, StatusCode};
+use sampan_base::Cancel;
 use sampan_build::apply_changes;
 use sampan_engine::CommitRequest;
 use sampan_images::{ImageFilter, ImportOptions, Removed};
 use sampan_oci::{ContainerConfig, Platform};
 use sampan_wire::{Json, object};
 
-use super::{containers, not_found};
+use super::{containers, not_found, registries};
+use crate::progress::{Lines, answer, failure};
 use crate::query::{Query, label, moment, only};
-use crate::respond::{ApiError, Body, Reply, empty, json, ok};
+use crate::respond::{ApiError, Reply, empty, json, ok};
 use crate::server::{Call, Context, blocking};
 use crate::{body, shape};
 
@@ -24,7 +25,7 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
         "GET" => match rest.as_str() {
             "json" => list(context, call).await,
             "get" => save(&context, &call.query, &call.query.all("names")),
-            "search" => Err(ApiError::unsupported("search (the registry client comes later)")),
+            "search" => registries::search(context, call).await,
             _ => {
                 if let Some(name) = named("/json") {
                     inspect(context, call, name).await
@@ -39,15 +40,12 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
         },
         "POST" => match rest.as_str() {
             "create" if call.query.get("fromSrc").is_some() => import(context, call).await,
-            "create" => Err(ApiError::unsupported(&format!(
-                "pull of {} (the registry client comes later; load or import an image)",
-                call.query.text("fromImage")
-            ))),
+            "create" => registries::pull(context, call).await,
             "load" => load(&context, call),
             "prune" => prune(context, call).await,
             _ => match (named("/tag"), named("/push")) {
                 (Some(name), _) => tag(context, call, name).await,
-                (_, Some(name)) => Err(ApiError::unsupported(&format!("push of {name} (the registry client comes later)"))),
+                (_, Some(name)) => registries::push(context, call, name).await,
                 _ => Err(not_found()),
             },
         },
@@ -72,12 +70,17 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
     let engine = Arc::clone(&context.engine);
     let images = blocking(move || {
         let images = engine.images().list(&filter)?;
+        let steps = engine.images().build_steps()?;
         let parents: Vec<String> = images.iter().filter_map(|image| image.parent.clone()).collect();
         // An unnamed image that another builds on is an intermediate one.
         Ok::<_, sampan_images::ImageError>(
             images
                 .into_iter()
-                .filter(|image| all || !image.references.is_empty() || !parents.contains(&image.id.to_string()))
+                .filter(|image| {
+                    all || !image.references.is_empty()
+                        || !image.digests.is_empty()
+                        || !(parents.contains(&image.id.to_string()) || steps.contains(&image.id.to_string()))
+                })
                 .collect::<Vec<_>>(),
         )
     });
@@ -196,37 +199,6 @@ fn save(context: &Context, query: &Query, names: &[String]) -> Reply {
     Ok(containers::archive_answer(move |writer| engine.images().save(&names, writer, &Cancel::new())))
 }
 
-/// Progress as JSON lines.
-struct Lines {
-    writer: body::BodyWriter,
-    quiet: bool,
-}
-
-impl ProgressSink for Lines {
-    fn report(&self, progress: Progress) {
-        let document = match progress {
-            Progress::Part { .. } if self.quiet => return,
-            Progress::Message(text) => object! { "status": text },
-            Progress::Warning(text) => object! { "stream": format!("{text}\n") },
-            Progress::Part { id, status, current, total } => {
-                let detail = object! { "current": current.unwrap_or(0), "total": total.unwrap_or(0) };
-                object! { "status": status, "progressDetail": detail, "id": id }
-            }
-        };
-        self.writer.send_blocking(document.print() + "\r\n");
-    }
-}
-
-fn failure(text: &str) -> String {
-    object! { "errorDetail": object! { "message": text }, "error": text }.print() + "\r\n"
-}
-
-fn progress_answer(stream: Body) -> Response<Body> {
-    let mut response = Response::new(stream);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
 fn load(context: &Context, call: Call) -> Reply {
     let quiet = call.query.truth("quiet");
     let platform = platform(&call.query)?;
@@ -234,7 +206,7 @@ fn load(context: &Context, call: Call) -> Reply {
     let (writer, stream) = body::streaming();
     let engine = Arc::clone(&context.engine);
     tokio::task::spawn_blocking(move || {
-        let lines = Lines { writer: writer.clone(), quiet };
+        let lines = Lines::new(writer, quiet);
         match engine.images().load(reader, platform.as_ref(), &lines, &Cancel::new()) {
             Ok(loaded) => {
                 for image in loaded {
@@ -244,16 +216,14 @@ fn load(context: &Context, call: Call) -> Reply {
                         image.references.iter().map(|name| format!("Loaded image: {name}")).collect()
                     };
                     for text in names {
-                        writer.send_blocking(object! { "stream": format!("{text}\n") }.print() + "\r\n");
+                        lines.send(&object! { "stream": format!("{text}\n") });
                     }
                 }
             }
-            Err(error) => {
-                writer.send_blocking(failure(&sampan_engine::chain(&error)));
-            }
+            Err(error) => lines.send(&failure(&sampan_engine::chain(&error))),
         }
     });
-    Ok(progress_answer(stream))
+    Ok(answer(stream))
 }
 
 /// What the query of an import asks for.
@@ -264,9 +234,7 @@ fn import_options(query: &Query) -> Result<ImportOptions, ApiError> {
     let config = apply_changes(&ContainerConfig::default(), &query.all("changes"))?;
     let platform = match query.text("platform") {
         "" => None,
-        text => Some(Platform::parse(text).ok_or_else(|| {
-            ApiError::invalid(format!("{}: unknown operating system or architecture: invalid argument", sampan_gotext::quote(text)))
-        })?),
+        text => Some(Platform::parse_specifier(text).map_err(ApiError::invalid)?),
     };
     let (repository, tag) = (query.text("repo"), query.text("tag"));
     let reference = if tag.is_empty() || repository.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
@@ -292,13 +260,13 @@ async fn import(context: Arc<Context>, call: Call) -> Reply {
     let (writer, stream) = body::streaming();
     let engine = Arc::clone(&context.engine);
     tokio::task::spawn_blocking(move || {
-        let text = match engine.images().import(reader, &options, &sampan_base::NoProgress, &Cancel::new()) {
-            Ok(id) => object! { "status": id.to_string() }.print() + "\r\n",
+        let document = match engine.images().import(reader, &options, &sampan_base::NoProgress, &Cancel::new()) {
+            Ok(id) => object! { "status": id.to_string() },
             Err(error) => failure(&sampan_engine::chain(&error)),
         };
-        writer.send_blocking(text);
+        Lines::new(writer, false).send(&document);
     });
-    Ok(progress_answer(stream))
+    Ok(answer(stream))
 }
 
 /// `POST /commit`.

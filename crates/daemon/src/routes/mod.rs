@@ -1,8 +1,10 @@
 //! Which path leads where.
 
+mod build;
 mod containers;
 mod exec;
 mod images;
+mod registries;
 mod streams;
 mod system;
 mod volumes;
@@ -26,17 +28,19 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call) -> Reply {
         "commit" if method == Method::POST && words.len() == 1 => images::commit(context, call).await,
         "volumes" => volumes::volumes(context, call, &method, &words[1..]).await,
         "networks" => volumes::networks(context, call, &method, &words[1..]).await,
-        "_ping" | "version" | "info" | "events" | "system" | "auth" if words.len() <= 2 => {
-            system::dispatch(context, call, &method, &words).await
-        }
+        "_ping" | "version" | "info" | "events" | "system" if words.len() <= 2 => system::dispatch(context, call, &method, &words).await,
         "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" => Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
         )),
         "plugins" if method == Method::GET && words.len() == 1 => crate::respond::ok(&sampan_wire::Json::Array(Vec::new())),
         "plugins" => Err(ApiError::not_found(format!("plugin \"{}\" not found", words.get(1).unwrap_or(&"")))),
-        "build" => Err(ApiError::unsupported("build (the builder comes later)")),
-        "distribution" => Err(ApiError::unsupported("distribution (the registry client comes later)")),
+        "build" => build::dispatch(context, call, &method, &words[1..]).await,
+        "distribution" if method == Method::GET => {
+            let name = path.strip_prefix("/distribution/").and_then(|rest| rest.strip_suffix("/json")).filter(|name| !name.is_empty());
+            registries::distribution(context, call, name.ok_or_else(not_found)?).await
+        }
+        "auth" if method == Method::POST && words.len() == 1 => registries::auth(context, call).await,
         "session" | "grpc" => Err(ApiError::unsupported("BuildKit (the builder comes later)")),
         _ => Err(not_found()),
     }

@@ -15,7 +15,7 @@ pub(crate) fn summary(image: &Image, containers: i64, shared: i64, api: (u32, u3
         "Id": image.id.to_string(),
         "Labels": labels(&image.config.config),
         "ParentId": image.parent.clone().unwrap_or_default(),
-        "RepoDigests": Json::Array(Vec::new()),
+        "RepoDigests": Json::list(image.digests.iter().cloned()),
         "RepoTags": Json::list(image.references.iter().cloned()),
         "SharedSize": shared,
         "Size": image.size,
@@ -33,7 +33,7 @@ pub(crate) fn inspect(image: &Image, api: (u32, u32)) -> Json {
     let mut pairs = object! {
         "Id": image.id.to_string(),
         "RepoTags": Json::list(image.references.iter().cloned()),
-        "RepoDigests": Json::Array(Vec::new()),
+        "RepoDigests": Json::list(image.digests.iter().cloned()),
         "Parent": image.parent.clone().unwrap_or_default(),
         "Comment": image.config.comment.clone(),
         "Created": image.config.created.clone().unwrap_or_default(),
