@@ -116,7 +116,7 @@ mod tests {
             assert!([2, 3, 8].iter().all(|threads| compressed(&bytes, *threads) == one), "{length}");
             let mut back = Vec::new();
             Decompress::new(&one[..]).unwrap().read_to_end(&mut back).unwrap();
-            assert_eq!(back == bytes, true, "{length}");
+            assert!(back == bytes, "{length}");
         }
     }
 

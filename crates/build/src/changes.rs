@@ -1,8 +1,15 @@
 //! `-c` of commit and import: Dockerfile instructions that change a configuration. Pure.
 
 use sampan_base::{ErrorKind, Failure};
+use sampan_gotext::shellwords::{Expansion, Lexer};
 use sampan_oci::ContainerConfig;
-use serde_json::{Value, json};
+use serde_json::json;
+
+use crate::dockerfile::{CommandLine, Instruction, Kind, Pair, parse_changes};
+use crate::plan::{is_signal, join, parse_port, set_line};
+
+/// How many bytes the variables of one request may move.
+const MAX_COST: usize = 64 << 20;
 
 /// A line that cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,145 +28,127 @@ impl Failure for ChangeError {
     }
 }
 
-/// Applies lines in order.
+/// What `-c` takes.
+const ALLOWED: [&str; 11] =
+    ["cmd", "entrypoint", "healthcheck", "env", "expose", "label", "onbuild", "stopsignal", "user", "volume", "workdir"];
+
+/// Applies lines in order; together they are one Dockerfile without stages.
 ///
 /// # Errors
 /// [`ChangeError`] of the first bad line; the configuration is unchanged then.
 pub fn apply_changes(config: &ContainerConfig, lines: &[String]) -> Result<ContainerConfig, ChangeError> {
-    let mut out = config.clone();
-    let mut own_cmd = false;
-    for line in lines {
-        apply(&mut out, line.trim(), &mut own_cmd)?;
+    if lines.is_empty() {
+        return Ok(config.clone());
+    }
+    let instructions = parse_changes(&lines.join("\n"), &ALLOWED).map_err(|error| match error {
+        Ok(message) => ChangeError::Syntax(message),
+        Err(name) => ChangeError::NotAChange(name),
+    })?;
+    let mut changed = Changed { config: config.clone(), own_cmd: false, cost: 0 };
+    for instruction in &instructions {
+        changed.apply(instruction).map_err(ChangeError::Syntax)?;
+    }
+    let mut out = changed.config;
+    // What was emptied means "as before".
+    if out.entrypoint.as_ref().is_none_or(Vec::is_empty) {
+        out.entrypoint.clone_from(&config.entrypoint);
+        if out.cmd.as_ref().is_none_or(Vec::is_empty) {
+            out.cmd.clone_from(&config.cmd);
+        }
     }
     Ok(out)
 }
 
-fn apply(config: &mut ContainerConfig, line: &str, own_cmd: &mut bool) -> Result<(), ChangeError> {
-    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let (name, rest) = (word.to_ascii_uppercase(), rest.trim());
-    let needs = |least: &str| ChangeError::Syntax(format!("{name} requires {least}"));
-    if rest.is_empty() && !matches!(name.as_str(), "CMD" | "ENTRYPOINT") {
-        return Err(match name.as_str() {
-            "ENV" | "LABEL" | "EXPOSE" | "VOLUME" => needs("at least one argument"),
-            "USER" | "WORKDIR" | "STOPSIGNAL" | "ONBUILD" => needs("exactly one argument"),
-            _ => known(&name, word),
-        });
-    }
-    match name.as_str() {
-        "CMD" => {
-            config.cmd = Some(command(rest));
-            *own_cmd = true;
-        }
-        "ENTRYPOINT" => {
-            config.entrypoint = Some(command(rest));
-            // Arguments made for another entry point mean nothing to this one; those of the same request do.
-            if !*own_cmd {
-                config.cmd = None;
+/// A configuration that changes.
+struct Changed {
+    config: ContainerConfig,
+    own_cmd: bool,
+    cost: usize,
+}
+
+impl Changed {
+    fn apply(&mut self, instruction: &Instruction) -> Result<(), String> {
+        match &instruction.kind {
+            Kind::Cmd(line) => {
+                self.config.cmd = Some(self.with_shell(line));
+                self.own_cmd = true;
             }
-        }
-        "ENV" => {
-            let env = config.env.get_or_insert_default();
-            for (key, value) in pairs(rest, &name)? {
-                env.retain(|line| line.split('=').next() != Some(&key));
-                env.push(format!("{key}={value}"));
+            Kind::Entrypoint(line) => {
+                self.config.entrypoint = if line.words.is_empty() { None } else { Some(self.with_shell(line)) };
+                // Arguments made for another entry point mean nothing to this one; those of the same request do.
+                if !self.own_cmd {
+                    self.config.cmd = None;
+                }
             }
-        }
-        "LABEL" => config.labels.extend(pairs(rest, &name)?),
-        "EXPOSE" => {
-            for port in words(rest)? {
-                config.exposed_ports.extend(ports(&port)?);
+            Kind::Env(pairs) => {
+                for (key, value) in self.pairs(pairs)? {
+                    set_line(self.config.env.get_or_insert_default(), &key, &value);
+                }
             }
-        }
-        "USER" => config.user = single(rest, &name)?,
-        "WORKDIR" => {
-            let path = single(rest, &name)?;
-            config.working_dir = if path.starts_with('/') { path } else { format!("{}/{path}", config.working_dir.trim_end_matches('/')) };
-        }
-        "VOLUME" => {
-            let list = json_list(rest).map_or_else(|| words(rest), Ok)?;
-            config.volumes.extend(list.into_iter().map(|path| (path, json!({}))));
-        }
-        "STOPSIGNAL" => config.stop_signal = single(rest, &name)?,
-        "ONBUILD" => config.on_build.get_or_insert_default().push(rest.to_owned()),
-        _ => return Err(known(&name, word)),
-    }
-    Ok(())
-}
-
-fn known(name: &str, word: &str) -> ChangeError {
-    if word.is_empty() { ChangeError::Syntax("a change must not be empty".into()) } else { ChangeError::NotAChange(name.to_owned()) }
-}
-
-/// A JSON list of texts is the command; anything else is a line for the shell.
-fn command(text: &str) -> Vec<String> {
-    json_list(text).unwrap_or_else(|| if text.is_empty() { Vec::new() } else { vec!["/bin/sh".into(), "-c".into(), text.to_owned()] })
-}
-
-fn json_list(text: &str) -> Option<Vec<String>> {
-    let list: Vec<Value> = serde_json::from_str(text).ok()?;
-    list.into_iter().map(|item| item.as_str().map(str::to_owned)).collect()
-}
-
-/// `a=b c="d e"`, or the old form `a b c` with one key.
-fn pairs(text: &str, name: &str) -> Result<Vec<(String, String)>, ChangeError> {
-    let words = words(text)?;
-    if !words.first().is_some_and(|word| word.contains('=')) {
-        let (key, value) =
-            text.split_once(char::is_whitespace).ok_or_else(|| ChangeError::Syntax(format!("{name} must have two arguments")))?;
-        return Ok(vec![(key.to_owned(), value.trim().to_owned())]);
-    }
-    let pair = |word: String| match word.split_once('=') {
-        Some(("", _)) => Err(ChangeError::Syntax(format!("{name} names can not be blank"))),
-        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err(ChangeError::Syntax(format!("Syntax error - can't find = in \"{word}\". Must be of the form: name=value"))),
-    };
-    words.into_iter().map(pair).collect()
-}
-
-fn single(text: &str, name: &str) -> Result<String, ChangeError> {
-    let mut words = words(text)?;
-    if words.len() == 1 { Ok(words.remove(0)) } else { Err(ChangeError::Syntax(format!("{name} requires exactly one argument"))) }
-}
-
-fn ports(text: &str) -> Result<Vec<(String, Value)>, ChangeError> {
-    let invalid = || ChangeError::Syntax(format!("invalid containerPort: {text}"));
-    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(ChangeError::Syntax(format!("invalid proto: {protocol}")));
-    }
-    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
-    let (first, last) = (first.parse::<u16>().map_err(|_| invalid())?, last.parse::<u16>().map_err(|_| invalid())?);
-    if first > last {
-        return Err(invalid());
-    }
-    Ok((first..=last).map(|port| (format!("{port}/{protocol}"), json!({}))).collect())
-}
-
-/// Words with quotes and backslashes, without expansion of variables.
-fn words(text: &str) -> Result<Vec<String>, ChangeError> {
-    let mut out = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote: Option<char> = None;
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match (quote, character) {
-            (Some(open), close) if open == close => quote = None,
-            (Some('\''), other) => word.get_or_insert_default().push(other),
-            (_, '\\') => word.get_or_insert_default().push(characters.next().unwrap_or('\\')),
-            (None, open @ ('"' | '\'')) => {
-                quote = Some(open);
-                word.get_or_insert_default();
+            Kind::Label(pairs) => {
+                let pairs = self.pairs(pairs)?;
+                self.config.labels.extend(pairs);
             }
-            (None, space) if space.is_whitespace() => out.extend(word.take()),
-            (_, other) => word.get_or_insert_default().push(other),
+            Kind::Expose(words) => {
+                for word in words {
+                    for word in self.expand(word)?.words {
+                        let ports = parse_port(&word, instruction.head.lines, &mut Vec::new())
+                            .map_err(|fault| fault.classic.unwrap_or(fault.message))?;
+                        self.config.exposed_ports.extend(ports.into_iter().map(|port| (port, json!({}))));
+                    }
+                }
+            }
+            Kind::User(user) => self.config.user = self.expand(user)?.text,
+            Kind::Workdir(path) => {
+                let path = self.expand(path)?.text;
+                self.config.working_dir = join(&self.config.working_dir, &path);
+            }
+            Kind::Volume(paths) => {
+                for path in paths {
+                    let path = self.expand(path)?.text;
+                    if path.is_empty() {
+                        return Err("VOLUME specified can not be an empty string".to_owned());
+                    }
+                    self.config.volumes.insert(path, json!({}));
+                }
+            }
+            Kind::StopSignal(signal) => {
+                let signal = self.expand(signal)?.text;
+                if !is_signal(&signal) {
+                    return Err(format!("invalid signal: {signal}"));
+                }
+                self.config.stop_signal = signal;
+            }
+            Kind::Healthcheck(check) => self.config.healthcheck = Some(check.clone()),
+            Kind::Onbuild(trigger) => self.config.on_build.get_or_insert_default().push(trigger.clone()),
+            _ => return Err(format!("{} is not a valid change command", instruction.head.keyword)),
         }
+        Ok(())
     }
-    if quote.is_some() {
-        return Err(ChangeError::Syntax(format!("unexpected end of statement while looking for matching quote in: {text}")));
+
+    fn with_shell(&self, line: &CommandLine) -> Vec<String> {
+        if !line.shell_form {
+            return line.words.clone();
+        }
+        let shell = self.config.shell.as_ref().filter(|shell| !shell.is_empty());
+        let mut words = shell.cloned().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
+        words.extend(line.words.iter().cloned());
+        words
     }
-    out.extend(word);
-    Ok(out)
+
+    fn pairs(&mut self, pairs: &[Pair]) -> Result<Vec<(String, String)>, String> {
+        pairs.iter().map(|pair| Ok((self.expand(&pair.key)?.text, self.expand(&pair.value)?.text))).collect()
+    }
+
+    fn expand(&mut self, text: &str) -> Result<Expansion, String> {
+        let env = self.config.env.as_deref().unwrap_or_default();
+        let lookup = |name: &str| {
+            env.iter().find_map(|line| line.split_once('=').filter(|(key, _)| *key == name)).map(|(_, value)| value.to_owned())
+        };
+        let expansion = Lexer::new('\\').expand(text, &lookup).map_err(|error| error.to_string())?;
+        self.cost += expansion.cost;
+        if self.cost > MAX_COST { Err("the changes are too large".to_owned()) } else { Ok(expansion) }
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +175,7 @@ mod tests {
             "VOLUME [\"/v\"]",
         ])
         .unwrap();
-        assert_eq!(config.env, Some(vec!["B=two words".to_owned(), "A=3".to_owned()]));
+        assert_eq!(config.env, Some(vec!["A=3".to_owned(), "B=two words".to_owned()]));
         assert_eq!(config.cmd, Some(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(config.exposed_ports.keys().collect::<Vec<_>>(), ["80/tcp", "8000/udp", "8001/udp"]);
         assert_eq!((config.working_dir.as_str(), config.volumes.len(), config.labels["x"].as_str()), ("/a/b", 1, "y"));
@@ -194,11 +183,48 @@ mod tests {
     }
 
     #[test]
-    fn others_are_refused_and_nothing_changes() {
-        assert_eq!(changed(&["RUN x"]).unwrap_err(), "RUN is not a valid change command");
-        assert_eq!(changed(&["NOSUCH x"]).unwrap_err(), "NOSUCH is not a valid change command");
-        assert_eq!(changed(&["ENV"]).unwrap_err(), "ENV requires at least one argument");
-        assert!(changed(&["ENV =x"]).is_err() && changed(&["USER a b"]).is_err() && changed(&["LABEL a=\"b"]).is_err());
+    fn others_are_refused_in_dockers_words() {
+        for (line, wanted) in [
+            ("RUN x", "RUN is not a valid change command"),
+            ("NOSUCH x", "NOSUCH is not a valid change command"),
+            ("SHELL [\"/a\"]", "SHELL is not a valid change command"),
+            ("ENV", "ENV requires at least one argument"),
+            ("ENV a", "ENV must have two arguments"),
+            ("ENV a=b c", "Syntax error - can't find = in \"c\". Must be of the form: name=value"),
+            ("ENV =x", "ENV names can not be blank"),
+            ("CMD [\"a\",1]", "when using JSON array syntax, arrays must be comprised of strings only"),
+            ("EXPOSE 80/foo", "Invalid proto: foo"),
+            ("EXPOSE x", "Invalid containerPort: x"),
+            ("USER", "USER requires exactly one argument"),
+            ("VOLUME [\"\"]", "VOLUME specified can not be an empty string"),
+            ("LABEL a=\"b", "failed to process \"\\\"b\": unexpected end of statement while looking for matching double-quote"),
+            ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
+            ("STOPSIGNAL foo", "invalid signal: foo"),
+            ("CMD --x=y a", "unknown flag: --x"),
+            ("", "file with no instructions"),
+        ] {
+            assert_eq!(changed(&[line]), Err(wanted.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn variables_and_emptied_commands_are_as_dockers() {
+        let before = ContainerConfig {
+            env: Some(vec!["PATH=/usr/bin:/bin".to_owned()]),
+            cmd: Some(vec!["true".to_owned()]),
+            ..ContainerConfig::default()
+        };
+        let changed = |lines: &[&str]| apply_changes(&before, &lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()).unwrap();
+        assert_eq!(changed(&["ENV a=$PATH\nENV b=$a"]).env.unwrap()[2], "b=/usr/bin:/bin");
+        assert_eq!(changed(&["CMD []"]).cmd, before.cmd);
+        assert_eq!(changed(&["ENTRYPOINT"]), before);
+        assert_eq!(changed(&["CMD"]).cmd, Some(vec!["/bin/sh".to_owned(), "-c".to_owned()]));
+        let both = changed(&["CMD [\"b\"]", "ENTRYPOINT [\"a\"]"]);
+        assert_eq!((both.entrypoint, both.cmd), (Some(vec!["a".to_owned()]), Some(vec!["b".to_owned()])));
+        assert_eq!(changed(&["ENTRYPOINT [\"a\"]"]).cmd, None);
+        assert_eq!(changed(&["USER a b", "HEALTHCHECK CMD x"]).user, "a b");
+        assert_eq!(changed(&["WORKDIR x"]).working_dir, "/x");
+        assert_eq!(changed(&[]), before);
     }
 
     proptest! {

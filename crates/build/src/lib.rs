@@ -5,6 +5,10 @@
 
 mod changes;
 pub mod dockerfile;
+mod files;
 pub mod plan;
+mod run;
 
 pub use changes::{ChangeError, apply_changes};
+pub use run::{BuildError, BuildRequest, Builder, Built, CacheItem, ContextInput, Event, PruneRequest, Pull, Resources, Watcher};
+pub use sampan_sandbox::{Limits, Output as StepOutput};

@@ -82,9 +82,7 @@ fn dispatch(environment: Environment, words: &[String]) -> Outcome {
     if first == "help" {
         return help_command(&app("help")?, &rest[1..]);
     }
-    let second = rest.get(1).filter(|word| !word.starts_with('-'));
-    let grouped = second.and_then(|second| find(&format!("{first} {second}"))).map(|command| (command, 2));
-    let Some((command, used)) = grouped.or_else(|| find(first).map(|command| (command, 1))) else {
+    let Some((command, used)) = longest(rest) else {
         return no_command(&app(first)?, rest);
     };
     let called = rest[..used].join(" ");
@@ -108,6 +106,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Outcome<T>>) -> Outcome<T
     let outcome = runtime.block_on(future);
     runtime.shutdown_background();
     outcome
+}
+
+/// The command of the most words at the beginning, and how many they are.
+fn longest(words: &[String]) -> Option<(&'static Command, usize)> {
+    let names = words.iter().take(3).enumerate().take_while(|(at, word)| *at == 0 || !word.starts_with('-')).count();
+    (1..=names).rev().find_map(|count| find(&words[..count].join(" ")).map(|command| (command, count)))
 }
 
 fn print_version(program: &str) -> Outcome {

@@ -46,12 +46,9 @@ fn candidates(app: &App, before: &[String], current: &str) -> Candidates {
     let Some(first) = plain.first() else {
         return if current.starts_with('-') { flags(&[GLOBAL]) } else { roots() };
     };
-    let grouped = plain.get(1).and_then(|second| find(&format!("{first} {second}"))).map(|command| (command, 2));
+    let grouped = (2..=plain.len().min(3)).rev().find_map(|used| find(&plain[..used].join(" ")).map(|command| (command, used)));
     let Some((command, used)) = grouped.or_else(|| find(first).map(|command| (command, 1))) else {
-        if GROUPS.iter().any(|(group, _)| group == first) && plain.len() == 1 {
-            return members(first);
-        }
-        return Vec::new();
+        return if GROUPS.iter().any(|(group, _)| group == first) { members(&plain.join(" ")) } else { Vec::new() };
     };
     // The flag before this word may want a value: then nothing is known but files.
     let wants = before.last().and_then(|word| flag_of(command, word)).filter(|flag| flag.kind != Kind::Bool);
@@ -113,9 +110,14 @@ fn roots() -> Candidates {
 
 fn members(group: &str) -> Candidates {
     let commands = ALL.iter().flat_map(|list| list.iter());
-    commands
-        .flat_map(|command| command.paths.iter().filter_map(|path| Some(pair(path.strip_prefix(group)?.strip_prefix(' ')?, command.about))))
-        .collect()
+    let mut all: Candidates = commands
+        .flat_map(|command| command.paths.iter().filter_map(|path| Some((path.strip_prefix(group)?.strip_prefix(' ')?, command.about))))
+        // A group inside of a group is offered once, without what one of its commands is about.
+        .map(|(rest, about)| rest.split_once(' ').map_or_else(|| pair(rest, about), |(inner, _)| pair(inner, "")))
+        .collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 fn values(app: &App, flag: Flag) -> Candidates {

@@ -248,7 +248,6 @@ pub(crate) fn erase(app: &App, servers: &[String]) -> Outcome<()> {
 }
 
 /// All logins, for a build, which may need several: the header `X-Registry-Config`.
-#[allow(dead_code, reason = "the builder's command sends it")]
 pub(crate) fn registry_config(app: &App) -> String {
     let mut servers: BTreeSet<String> = BTreeSet::new();
     let keys = |key: &str| app.config.value.get(key).and_then(Value::as_object).into_iter().flat_map(|map| map.keys().cloned());

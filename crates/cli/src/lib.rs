@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod build;
 mod cli;
 mod command;
 mod commands;

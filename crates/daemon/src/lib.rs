@@ -6,6 +6,7 @@
 
 mod body;
 pub mod decode;
+mod handover;
 mod hijack;
 mod progress;
 mod query;

@@ -1,19 +1,25 @@
 //! Progress of long work as JSON lines, in a body that begins when there is something to say.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderValue, Response, header};
 use sampan_base::{Cancel, Progress, ProgressSink};
 use sampan_gotext::units::size;
 use sampan_wire::{Json, object};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use crate::body;
 use crate::respond::{ApiError, Body, Reply};
 
-/// Progress as JSON lines.
+/// Lines that may wait for a slow client; states of parts are left out beyond.
+const MOST_WAITING: usize = 10_000;
+
+/// Progress as JSON lines. Reporting never blocks: a task carries the lines to the client.
 pub(crate) struct Lines {
-    writer: body::BodyWriter,
+    queue: UnboundedSender<String>,
+    waiting: Arc<AtomicUsize>,
     /// States of parts are left out.
     quiet: bool,
     /// Told when the first line comes: until then an error may still become a status.
@@ -21,19 +27,52 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Lines of a body that has begun.
+    /// Lines of a body that has begun. Must be called within the runtime.
     pub(crate) fn new(writer: body::BodyWriter, quiet: bool) -> Self {
-        Self { writer, quiet, begun: Mutex::new(None) }
+        Self::cancelling(writer, quiet, Cancel::new())
+    }
+
+    /// The same; a client that goes away cancels the work.
+    fn cancelling(writer: body::BodyWriter, quiet: bool, cancel: Cancel) -> Self {
+        let (queue, mut lines) = unbounded_channel::<String>();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let carried = Arc::clone(&waiting);
+        tokio::spawn(async move {
+            loop {
+                let line = tokio::select! {
+                    line = lines.recv() => line,
+                    () = writer.closed() => return cancel.cancel(),
+                };
+                let Some(line) = line else { return };
+                carried.fetch_sub(1, Ordering::Relaxed);
+                if !writer.send(line).await {
+                    return cancel.cancel();
+                }
+            }
+        });
+        Self { queue, waiting, quiet, begun: Mutex::new(None) }
     }
 
     /// Writes one document.
     pub(crate) fn send(&self, document: &Json) {
         self.begin();
-        self.writer.send_blocking(document.print() + "\r\n");
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // A client that is gone reads nothing.
+        drop(self.queue.send(document.print() + "\r\n"));
+    }
+
+    /// Writes a blank where something was said before: a client that is gone is noticed by what it does not take.
+    pub(crate) fn beat(&self) {
+        if self.begun.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            // As above.
+            drop(self.queue.send("\r\n".to_owned()));
+        }
     }
 
     fn begin(&self) {
-        if let Some(begun) = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(begun) = begun {
             // A client that is gone wants no answer.
             drop(begun.send(Ok(())));
         }
@@ -42,7 +81,8 @@ impl Lines {
     /// Ends the work: an error becomes a status when nothing was said yet, else the last line.
     fn end(&self, result: Result<(), ApiError>) {
         let Err(error) = result else { return self.begin() };
-        match self.begun.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match begun {
             Some(begun) => drop(begun.send(Err(error))),
             None => self.send(&failure(&error.message)),
         }
@@ -52,7 +92,7 @@ impl Lines {
 impl ProgressSink for Lines {
     fn report(&self, progress: Progress) {
         let document = match progress {
-            Progress::Part { .. } if self.quiet => return,
+            Progress::Part { .. } if self.quiet || self.waiting.load(Ordering::Relaxed) > MOST_WAITING => return,
             Progress::Message(text) => object! { "status": text },
             Progress::About { id, text } => object! { "status": text, "id": id },
             Progress::Warning(text) => object! { "stream": format!("{text}\n") },
@@ -97,22 +137,11 @@ pub(crate) fn answer(stream: Body) -> Response<Body> {
 pub(crate) async fn run(work: impl FnOnce(&Lines, &Cancel) -> Result<(), ApiError> + Send + 'static) -> Reply {
     let (writer, stream) = body::streaming();
     let (begun, first) = oneshot::channel();
-    let (cancel, client) = (Cancel::new(), writer.clone());
-    let (over, ended) = oneshot::channel::<()>();
-    tokio::spawn({
-        let cancel = cancel.clone();
-        async move {
-            tokio::select! {
-                () = client.closed() => cancel.cancel(),
-                _ = ended => {}
-            }
-        }
-    });
+    let cancel = Cancel::new();
+    let lines = Lines { begun: Mutex::new(Some(begun)), ..Lines::cancelling(writer, false, cancel.clone()) };
     tokio::task::spawn_blocking(move || {
-        let lines = Lines { writer, quiet: false, begun: Mutex::new(Some(begun)) };
         let result = work(&lines, &cancel);
         lines.end(result);
-        drop(over);
     });
     match first.await {
         Ok(Ok(())) => Ok(answer(stream)),

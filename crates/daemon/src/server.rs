@@ -1,7 +1,8 @@
 //! The HTTP server: listeners, versions, headers, and the way to the routes.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -9,10 +10,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sampan_base::Cancel;
+use sampan_build::Builder;
 use sampan_engine::Engine;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
+use crate::handover::Handover;
 use crate::respond::{ApiError, Body};
 use crate::routes;
 use crate::{API, MIN_API, VERSION};
@@ -34,6 +38,8 @@ pub struct ServerConfig {
     pub listeners: Vec<Listener>,
     /// The engine.
     pub engine: Arc<Engine>,
+    /// The builder.
+    pub builder: Arc<Builder>,
     /// True ends the server.
     pub shutdown: watch::Receiver<bool>,
     /// Version of this program.
@@ -44,6 +50,10 @@ pub struct ServerConfig {
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) builder: Arc<Builder>,
+    pub(crate) handover: Arc<Handover>,
+    /// Builds with an id that somebody may cancel.
+    pub(crate) builds: Mutex<HashMap<String, Cancel>>,
     pub(crate) version: String,
     pub(crate) shutdown: watch::Receiver<bool>,
 }
@@ -62,11 +72,23 @@ pub(crate) struct Call {
 /// # Errors
 /// When a listener cannot be used.
 pub async fn serve(config: ServerConfig) -> std::io::Result<()> {
-    let context = Arc::new(Context { engine: config.engine, version: config.version, shutdown: config.shutdown.clone() });
+    let context = Arc::new(Context {
+        engine: config.engine,
+        builder: config.builder,
+        builds: Mutex::default(),
+        handover: Arc::default(),
+        version: config.version,
+        shutdown: config.shutdown.clone(),
+    });
     let mut tasks = Vec::new();
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     for Listener::Unix(listener) in config.listeners {
         listener.set_nonblocking(true)?;
+        if let Some(path) = listener.local_addr().ok().as_ref().and_then(std::os::unix::net::SocketAddr::as_pathname)
+            && let Err(error) = context.handover.listen(path)
+        {
+            tracing::warn!(%error, "folders cannot be handed over: build contexts are sent as archives");
+        }
         let listener = UnixListener::from_std(listener)?;
         tasks.push(tokio::spawn(accept(listener, Arc::clone(&context), config.shutdown.clone(), open.clone())));
     }

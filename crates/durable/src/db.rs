@@ -88,6 +88,23 @@ impl Db {
         transaction.commit().map_err(error(action))?;
         Ok(value)
     }
+    /// Runs one transaction that a killed process does not lose, but a power cut may: it becomes durable with the next
+    /// [`Db::write`]. For facts that can be made again.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub fn write_soon<T>(&self, action: &'static str, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, DbError> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(error(action))?;
+        let written = (|| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })();
+        connection.execute_batch("PRAGMA synchronous = FULL").map_err(error(action))?;
+        written.map_err(error(action))
+    }
 }
 
 #[cfg(test)]

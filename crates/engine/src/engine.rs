@@ -41,7 +41,7 @@ pub struct Engine {
     pub(crate) config: EngineConfig,
     store: Arc<Store>,
     images: Arc<Images>,
-    sandboxes: Sandboxes,
+    sandboxes: Arc<Sandboxes>,
     net: Option<Arc<Net>>,
     events: Arc<EventBus>,
     table: Table,
@@ -82,7 +82,7 @@ impl Engine {
             config,
             store,
             images,
-            sandboxes,
+            sandboxes: Arc::new(sandboxes),
             net,
             events,
             table: Table::default(),
@@ -100,6 +100,12 @@ impl Engine {
     #[must_use]
     pub fn images(&self) -> &Arc<Images> {
         &self.images
+    }
+
+    /// Where processes run; the builder's steps run there too.
+    #[must_use]
+    pub fn shared_sandboxes(&self) -> Arc<Sandboxes> {
+        Arc::clone(&self.sandboxes)
     }
 
     pub(crate) fn sandboxes(&self) -> &Sandboxes {

@@ -42,6 +42,7 @@ pub use events::EventBus;
 pub use facts::Facts;
 pub use lifecycle::RemoveOptions;
 pub use prune::{PruneFilter, PruneReport};
+pub use request::ulimit_number;
 pub use streams::{AttachRequest, Attached, Logs};
 pub use subscription::{Sender, Subscription, channel, ready};
 pub use table::{WaitCondition, WaitResult};

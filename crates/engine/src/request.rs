@@ -60,6 +60,7 @@ impl Engine {
             user: spec.config.user.clone(),
             groups: host.group_add.clone(),
             init: host.init.unwrap_or(self.config.init) && matches!(host.pid_mode.as_str(), "" | "private"),
+            passing: false,
         })
     }
 
@@ -361,6 +362,12 @@ const ULIMITS: [(&str, u32); 15] = [
     ("rtprio", 14),
     ("rttime", 15),
 ];
+
+/// The number of a limit of processes, by its name: `nofile`, …
+#[must_use]
+pub fn ulimit_number(name: &str) -> Option<u32> {
+    ULIMITS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
 
 fn ulimit(limit: &crate::model::Ulimit) -> Result<(u32, u64, u64), EngineError> {
     let known = ULIMITS.iter().find(|(name, _)| *name == limit.name);

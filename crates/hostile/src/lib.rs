@@ -43,6 +43,15 @@ pub const TARGETS: &[Target] = &[
         words: &[":", "\n", "CMD [\"", "ENV ", "EXPOSE ", "VOLUME ", "LABEL ", "4294967295", "-", "/tcp", "\\"],
         rounds: 16000,
     },
+    Target { name: "registry", run: targets::registry, words: targets::REGISTRY_WORDS, rounds: 12000 },
+    Target { name: "dockerfile", run: targets::dockerfile, words: targets::DOCKERFILE_WORDS, rounds: 8000 },
+    Target {
+        name: "shellwords",
+        run: targets::shellwords,
+        words: &["${", "}", ":-", ":+", ":?", "##", "%%", "//", "\\", "'", "\"", "$A", "<<", "*", "?", "${A"],
+        rounds: 16000,
+    },
+    Target { name: "ignore", run: targets::ignore, words: &["**", "/", "!", "[a-", "[^", "]", "\\", "..", "#", "\n"], rounds: 16000 },
 ];
 
 /// The target of a name.

@@ -50,10 +50,42 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 "CMD [\"a\",\"b\"]\nENV A=b \"c d\"=e\nLABEL x=y\nEXPOSE 80 90-92/udp\nVOLUME [\"/a\"]\nUSER u:g\nWORKDIR a/b\nSTOPSIGNAL 9\nENTRYPOINT x\nONBUILD RUN x\nHEALTHCHECK --interval=5s CMD x\n",
             ),
         ]),
+        "registry" => texts(&[
+            (
+                "challenges",
+                "Negotiate abc=, Basic realm=\"x\"\nBearer realm=\"https://h/token\",service=\"a \\\"b\\\"\",scope=\"repository:x:pull,push\"",
+            ),
+            ("link", "<a>; rel=prev, </v2/x/tags/list?last=b&n=2>; title=\"<c>\"; rel=\"last next\""),
+            ("pause", "Wed, 21 Oct 2015 07:28:00 GMT"),
+            ("seconds", "120"),
+        ]),
+        "dockerfile" => texts(&[
+            ("all", DOCKERFILE),
+            (
+                "stages",
+                "# escape=`\nARG V=1\nFROM a:$V AS one\nONBUILD RUN x\nFROM one AS two\nCOPY --from=one /a `\n /b\nFROM scratch\nCOPY --from=0 --parents a/./b* /c/\nCOPY --from=x:1 . .\n",
+            ),
+            (
+                "heredocs",
+                "FROM a\nRUN <<EOF\n#!/bin/sh\nx\nEOF\nRUN cat <<-A <<\"B\"\n\tx\n\tA\ny\nB\nCOPY <<F /f\n$A\nF\nONBUILD RUN <<E\nq\nE\n",
+            ),
+            ("faulty", "FROM a\nENV a=${b!c}\nFOO\n"),
+        ]),
+        "shellwords" => texts(&[
+            ("operators", "A=1.2.3,B=\n${A} ${A:-x} ${B:+y} ${A#*.} ${A##*.} ${A%.*} ${A%%.*} ${A/./-} ${A//./-} ${C?no}"),
+            ("quotes", "A=b c\n'a $A' \"b \\\" $A\" c\\ d <<EOF $@ $1 ${A:-${B:-\"x\"}}"),
+            ("open", "A=x\n${A:-'"),
+        ]),
+        "ignore" => texts(&[
+            ("plain", "# c\n*.md\n!README.md\n/a/../b\n\nx.md\nREADME.md\nb/c\n"),
+            ("deep", "**\n!**/keep\nnode_modules/**\na**b\n\na/keep\nnode_modules/x/keep\n"),
+            ("classes", "[a-c]?*\n![^b]x\n\\*\n\nab/c\ncx\n*\n"),
+        ]),
         _ => Vec::new(),
     }
 }
 
+const DOCKERFILE: &str = "# syntax=docker/dockerfile:1\n# check=skip=X\nARG B=a\nFROM --platform=$BUILDPLATFORM ${B}:1 AS build\nMAINTAINER me\nARG X=1 Y\nENV A=1 \"C D\"='e f'\nENV OLD form\nLABEL a=b\nRUN --mount=type=cache,id=x,target=/c,mode=0700 --network=none make $X \\\n # comment\n && b\nRUN [\"a\", \"b\"]\nCOPY --chown=1:2 --chmod=u=rwX,go= a* b /c/\nADD --checksum=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef http://h/x.tar /d\nADD https://h/x.git#v1:sub /g\nWORKDIR w\nUSER u:g\nEXPOSE 80 90-92/UDP 1.2.3.4:5:6\nVOLUME [\"/v\"]\nSTOPSIGNAL SIGRTMIN+3\nSHELL [\"/bin/sh\", \"-ec\"]\nHEALTHCHECK --interval=5s --retries=3 CMD x\nENTRYPOINT [\"e\"]\nCMD c\nONBUILD COPY . .\n";
 const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":7},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":32,"annotations":{"a":"b"}}]}"#;
 const INDEX: &str = r#"{"schemaVersion":2,"manifests":[{"digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":1,"platform":{"architecture":"arm","os":"linux","variant":"v7"},"annotations":{"io.containerd.image.name":"docker.io/library/box:1"}}]}"#;
 const LIST: &str = r#"[{"Config":"a.json","RepoTags":["box:1",null],"Layers":["a/layer.tar"]},{"Config":"b","RepoTags":null,"Layers":[]}]"#;

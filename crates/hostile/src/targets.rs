@@ -55,6 +55,42 @@ pub(crate) const JSON_WORDS: &[&str] = &[
     "&",
 ];
 
+/// What a registry's headers are made of.
+pub(crate) const REGISTRY_WORDS: &[&str] = &[
+    "Bearer realm=\"https://a/t\",service=\"s\",scope=\"repository:x:pull,push\"",
+    "Basic realm=",
+    "Negotiate abc==",
+    "\"",
+    "\\",
+    ",",
+    "=",
+    "<https://h/v2/_catalog?last=a&n=2>; rel=\"next\"",
+    ">",
+    ";",
+    "rel=",
+    "Wed, 21 Oct 2015 07:28:00 GMT",
+    "99999999999999999999",
+];
+
+/// The headers of a registry's replies: challenges, the next page, how long to wait. What is read stays within its limits.
+pub(crate) fn registry(bytes: &[u8]) {
+    let challenges = sampan_transfer::challenge::parse(bytes.split(|byte| *byte == b'\n'));
+    assert!(challenges.len() <= 32 && challenges.iter().all(|challenge| challenge.parameters.len() <= 32));
+    let quoted = |value: &str| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+    for challenge in &challenges {
+        let parameters: Vec<_> = challenge.parameters.iter().map(|(name, value)| format!("{name}={}", quoted(value))).collect();
+        let again = format!("{} {}", challenge.scheme, parameters.join(","));
+        // A value that was cut in the middle of a character grows when it is written; only short ones must come back.
+        if again.len() < 4096 {
+            assert_eq!(sampan_transfer::challenge::parse([again.as_bytes()]), std::slice::from_ref(challenge), "{again}");
+        }
+    }
+    if let Some(next) = sampan_transfer::headers::next_link(bytes.split(|byte| *byte == b'\n')) {
+        assert!(!next.contains('>'));
+    }
+    let _pause = sampan_transfer::headers::retry_after(bytes, Default::default());
+}
+
 /// Reads every entry, and writes what was read: it must be read again the same.
 pub(crate) fn tar(bytes: &[u8]) {
     check_tar(bytes);
@@ -206,4 +242,106 @@ pub(crate) fn text(bytes: &[u8]) {
     }
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let _either = sampan_build::apply_changes(&sampan_oci::ContainerConfig::default(), &lines);
+}
+
+pub(crate) const DOCKERFILE_WORDS: &[&str] = &[
+    "\nFROM ",
+    "\nRUN ",
+    "\nCOPY --from=0 ",
+    "\nADD --checksum=sha256:",
+    "\nENV A=",
+    "\nARG A",
+    "\nONBUILD ",
+    "\nHEALTHCHECK CMD ",
+    " AS a",
+    "<<EOF",
+    "\nEOF\n",
+    "<<-",
+    "[\"",
+    "\"]",
+    "\\\n",
+    "# escape=`\n",
+    "# check=skip=all\n",
+    "${A:-",
+    "--mount=type=cache,target=/",
+    "--chmod=",
+    "scratch",
+    "$A$A",
+];
+
+/// Any image, with everything that a configuration may have.
+struct AnyImage;
+
+impl sampan_build::plan::Bases for AnyImage {
+    fn resolve(
+        &self,
+        reference: &sampan_oci::Reference,
+        _platform: &sampan_oci::Platform,
+    ) -> Result<sampan_build::plan::Base, sampan_build::plan::BaseError> {
+        let mut config = sampan_oci::ImageConfig::default();
+        config.config.env = Some(vec!["A=b".to_owned(), "odd".to_owned()]);
+        config.config.on_build = Some(vec!["RUN x".to_owned(), reference.path().to_owned()]);
+        config.config.working_dir = "a".to_owned();
+        config.history.push(sampan_oci::History::default());
+        let digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".parse().unwrap();
+        let image = sampan_build::plan::BaseImage { reference: reference.clone(), digest: None, id: sampan_oci::ImageId(digest) };
+        Ok(sampan_build::plan::Base { image, config })
+    }
+}
+
+/// A Dockerfile from bytes to a plan: positions lie in the file, inputs come before what uses them.
+pub(crate) fn dockerfile(bytes: &[u8]) {
+    use sampan_build::{dockerfile, plan};
+    let lines = bytes.split(|byte| *byte == b'\n').count();
+    let inside = |range: Option<dockerfile::Lines>| range.is_none_or(|range| range.first <= range.last && range.last <= lines);
+    let file = match dockerfile::parse(bytes) {
+        Ok(file) => file,
+        Err(error) => {
+            assert!(inside(error.lines), "a position outside of the file: {error:?}");
+            let _text = dockerfile::excerpt("Dockerfile", bytes, error.lines);
+            return;
+        }
+    };
+    let request = plan::Request { checks: true, ..plan::Request::default() };
+    match plan::plan(&file, &request, &AnyImage) {
+        Err(error) => assert!(inside(error.lines), "a position outside of the file: {error:?}"),
+        Ok(graph) => {
+            assert!(graph.steps.iter().all(|step| inside(Some(step.lines))), "steps have positions in the file");
+            for (number, op) in graph.ops.iter().enumerate() {
+                assert!(op.inputs().iter().all(|input| input.0 < number), "inputs come first: {op:?}");
+            }
+            assert!(graph.warnings.iter().all(|warning| inside(warning.lines)), "findings have positions in the file");
+        }
+    }
+}
+
+/// A first line of variables (`A=b,C=d`), then a text to expand.
+pub(crate) fn shellwords(bytes: &[u8]) {
+    use sampan_gotext::shellwords::{Lexer, MAX_RESULT};
+    let text = String::from_utf8_lossy(bytes);
+    let (variables, text) = text.split_once('\n').unwrap_or(("", &text));
+    let lookup = |name: &str| variables.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
+    for lexer in [Lexer::new('\\'), Lexer { raw_quotes: true, raw_escapes: true, skip_unset: true, ..Lexer::new('`') }] {
+        if let Ok(expansion) = lexer.expand(text, &lookup) {
+            assert!(expansion.text.len() <= MAX_RESULT + 4, "results have a limit");
+        }
+    }
+}
+
+/// Patterns, an empty line, paths.
+pub(crate) fn ignore(bytes: &[u8]) {
+    use sampan_gotext::ignore::{Ignore, Level, read};
+    let text = String::from_utf8_lossy(bytes);
+    let (patterns, paths) = text.split_once("\n\n").unwrap_or((&text, "a/b/c"));
+    let Ok(rules) = Ignore::new(&read(patterns)) else { return };
+    for path in paths.lines().take(20) {
+        let mut level = Level::default();
+        for (at, _) in path.match_indices('/') {
+            level = rules.enter(&level, &path[..at]);
+            if level.ignored() && !rules.may_include_below(&path[..at]) {
+                assert!(rules.matches(path), "nothing is kept where nobody looks: {path:?}");
+            }
+        }
+        assert_eq!(rules.enter(&level, path).ignored(), rules.matches(path), "levels and paths agree: {path:?}");
+    }
 }

@@ -54,7 +54,7 @@ pub enum ImageError {
     Unsupported(String),
     /// What another operation that does the same work failed with.
     #[error(transparent)]
-    Shared(std::sync::Arc<ImageError>),
+    Shared(std::sync::Arc<Self>),
     /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -89,6 +89,16 @@ impl Failure for ImageError {
 }
 
 impl ImageError {
+    /// Whether the same may succeed later: what came so far is worth keeping.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Cancelled => true,
+            Self::Transfer(error) => matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled),
+            Self::Shared(error) => error.may_pass(),
+            _ => false,
+        }
+    }
+
     /// Whether the disk is full, wherever it was noticed.
     pub(crate) fn is_disk_full(&self) -> bool {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);

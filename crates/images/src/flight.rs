@@ -135,6 +135,11 @@ impl Flights {
         Ok(seat)
     }
 
+    /// Whether somebody waits for the flight of a key.
+    pub(crate) fn is_under_way(&self, key: &str) -> bool {
+        lock(&self.shared.table).get(key).is_some_and(|flight| lock(&flight.state).done.is_none())
+    }
+
     /// Waits for all seats; the first failure, or the caller's cancellation, ends it. `report` is told of each seat's steps.
     ///
     /// # Errors

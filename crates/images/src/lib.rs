@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod built;
 mod error;
 mod find;
 mod flight;
@@ -27,6 +28,7 @@ use sampan_transfer::Client;
 use crate::flight::{Flights, Permits};
 
 pub use build::{CommitOptions, ImportOptions};
+pub use built::BuiltLayer;
 pub use error::ImageError;
 pub use find::{HistoryItem, ImageFilter};
 pub use load::Loaded;

@@ -35,19 +35,41 @@ impl Images {
         let _collecting = self.collect();
         let image = self.resolve(name)?;
         let _change = self.begin();
+        let all_users = users;
         let users = users(&image.id.to_string());
         let named = Reference::parse_normalized(name).ok().map(Reference::with_default_tag);
         let named = named.map(|reference| match reference.digest() {
             Some(digest) => reference.with_digest(digest),
             None => reference,
         });
-        if let Some(reference) = named.filter(|name| names(&image).contains(name)) {
-            return self.remove_name(image, &reference, force, &users);
+        let (id, parent) = (image.id.to_string(), image.parent.clone());
+        let mut removed = if let Some(reference) = named.filter(|name| names(&image).contains(name)) {
+            self.remove_name(image, &reference, force, &users)?
+        } else if image.id.0.hex().starts_with(name.strip_prefix("sha256:").unwrap_or(name)) {
+            self.remove_by_id(&image, force, &users)?
+        } else {
+            return Err(ImageError::NotFound(name.to_owned()));
+        };
+        if removed.contains(&Removed::Deleted(id)) {
+            removed.extend(self.delete_parents(parent, all_users)?);
         }
-        if image.id.0.hex().starts_with(name.strip_prefix("sha256:").unwrap_or(name)) {
-            return self.remove_by_id(&image, force, &users);
+        Ok(removed)
+    }
+
+    /// Removes what a removed image was built on, as far as it has no name, no other child, no user and is not remembered by the
+    /// builder.
+    fn delete_parents(&self, mut next: Option<String>, users: &dyn Fn(&str) -> Vec<User>) -> Result<Vec<Removed>, ImageError> {
+        let mut removed = Vec::new();
+        let remembered: std::collections::HashSet<String> = self.store().build_results()?.into_iter().map(|row| row.image).collect();
+        while let Some(id) = next.take() {
+            let Ok(image) = self.resolve(&id) else { break };
+            if !names(&image).is_empty() || remembered.contains(&id) || !users(&id).is_empty() || self.has_children(&image)? {
+                break;
+            }
+            removed.extend(self.delete(&image)?);
+            next = image.parent;
         }
-        Err(ImageError::NotFound(name.to_owned()))
+        Ok(removed)
     }
 
     fn remove_name(&self, mut image: Image, name: &Reference, force: bool, users: &[User]) -> Result<Vec<Removed>, ImageError> {
@@ -148,21 +170,60 @@ impl Images {
     pub fn prune(&self, all: bool, filter: &ImageFilter, users: &dyn Fn(&str) -> Vec<User>) -> Result<Pruned, ImageError> {
         let _collecting = self.collect();
         let sizes = self.layer_sizes()?;
+        let steps = self.build_steps()?;
         let mut pruned = Pruned::default();
         for mut image in self.list(filter)? {
+            // What the builder remembers is its own to prune.
+            if image.references.is_empty() && steps.contains(&image.id.to_string()) {
+                continue;
+            }
             if !(all || image.references.is_empty()) || !users(&image.id.to_string()).is_empty() || self.has_children(&image)? {
                 continue;
             }
             let _change = self.begin();
+            // It may have gone with an image that was built on it.
+            if self.store().image_config(&image.id.to_string())?.is_none() {
+                continue;
+            }
             for name in names(&image) {
                 pruned.removed.push(self.take_name(&mut image, &name)?);
             }
             pruned.removed.extend(self.delete(&image)?);
+            pruned.removed.extend(self.delete_parents(image.parent, users)?);
         }
         let left = self.layer_sizes()?;
         pruned.space = sizes.iter().filter(|(layer, _)| !left.contains_key(*layer)).map(|(_, size)| *size).sum();
         self.event("prune", "", "");
         Ok(pruned)
+    }
+
+    /// Removes steps of builds that the builder has forgotten, leaves first: those without a name, a child and a user.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn remove_steps(&self, steps: &[String], users: &dyn Fn(&str) -> Vec<User>) -> Result<u64, ImageError> {
+        let _collecting = self.collect();
+        let sizes = self.layer_sizes()?;
+        let mut left: std::collections::HashSet<&String> = steps.iter().collect();
+        loop {
+            let all = self.all()?;
+            let parents: std::collections::HashSet<&str> = all.iter().filter_map(|image| image.parent.as_deref()).collect();
+            let is_free = |image: &&Image| {
+                let id = image.id.to_string();
+                image.references.is_empty() && !parents.contains(id.as_str()) && left.contains(&id) && users(&id).is_empty()
+            };
+            let free: Vec<&Image> = all.iter().filter(is_free).collect();
+            if free.is_empty() {
+                break;
+            }
+            let _change = self.begin();
+            for image in free {
+                self.delete(image)?;
+                left.remove(&image.id.to_string());
+            }
+        }
+        let kept = self.layer_sizes()?;
+        Ok(sizes.iter().filter(|(layer, _)| !kept.contains_key(*layer)).map(|(_, size)| *size).sum())
     }
 }
 

@@ -13,7 +13,8 @@ use sampan_sys::{mount as sys, ns};
 /// # Errors
 /// What the kernel says; `InvalidInput` for more layers than overlay takes.
 pub fn mount(lowers: &[impl AsRef<Path> + Sync], writable: Option<(&Path, &Path)>, place: &Path) -> io::Result<OwnedFd> {
-    if writable.is_none() && lowers.len() == 1 {
+    let mut others = lowers.iter().skip(1).map(AsRef::as_ref);
+    if writable.is_none() && others.all(|other: &Path| other == lowers[0].as_ref()) {
         return sys::clone_tree(rustix::fs::CWD, &CString::new(lowers[0].as_ref().as_os_str().as_encoded_bytes())?, false);
     }
     let place = CString::new(place.as_os_str().as_encoded_bytes())?;
@@ -36,7 +37,10 @@ fn options(lowers: &[impl AsRef<Path>], writable: Option<(&Path, &Path)>) -> io:
         held.push(fd);
         Ok(name)
     };
-    let layers = lowers.iter().map(|lower| name(lower.as_ref())).collect::<io::Result<Vec<_>>>()?;
+    // A layer that comes twice shows itself where it is on top; the kernel refuses the same directory a second time.
+    let mut seen = std::collections::HashSet::new();
+    let unique = lowers.iter().map(AsRef::as_ref).filter(|lower| seen.insert(*lower));
+    let layers = unique.map(&mut name).collect::<io::Result<Vec<_>>>()?;
     let mut text = format!("lowerdir={}", layers.join(":"));
     if let Some((upper, work)) = writable {
         text.push_str(&format!(",upperdir={},workdir={}", name(upper)?, name(work)?));

@@ -86,6 +86,8 @@ pub struct Shims {
 struct Inner {
     connections: HashMap<String, Connection>,
     by_token: HashMap<u64, String>,
+    /// Who hears of a container's end instead of the receiver of all.
+    listeners: HashMap<String, Sender<ShimEvent>>,
 }
 
 #[derive(Debug)]
@@ -377,11 +379,24 @@ impl Shims {
                 return;
             }
         }
+        let listener = inner.listeners.get(id).cloned();
         drop(inner);
         if lost {
             self.remove(id);
         }
-        drop(self.events.send(event));
+        drop(listener.as_ref().unwrap_or(&self.events).send(event));
+    }
+
+    /// Sends what happens to one container to a receiver of its own, from before its start until [`Shims::unlisten`].
+    pub fn listen(&self, id: &str) -> Receiver<ShimEvent> {
+        let (sender, receiver) = channel();
+        self.lock().listeners.insert(id.to_owned(), sender);
+        receiver
+    }
+
+    /// Ends [`Shims::listen`].
+    pub fn unlisten(&self, id: &str) {
+        self.lock().listeners.remove(id);
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use sampan_build::Builder;
 use sampan_daemon::{Listener, ServerConfig, serve};
 use sampan_engine::{Engine, EngineConfig, EventBus};
 use sampan_images::Images;
@@ -51,14 +52,15 @@ fn run(options: &Options) -> anyhow::Result<()> {
     };
     let apart = if options.started_by_client { Some(start::come_apart(&options.cgroup_parent)) } else { None };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(128).enable_all().build()?;
-    let engine = build(options, runtime.handle())?;
+    let (engine, builder) = build(options, runtime.handle())?;
     let listeners = options.hosts.iter().map(|host| listen(host, &options.group)).collect::<anyhow::Result<Vec<_>>>()?;
     std::fs::write(&options.pidfile, std::process::id().to_string()).with_context(|| format!("write {}", options.pidfile.display()))?;
-    let stop_containers = runtime.block_on(until_signal(listeners, Arc::clone(&engine), options.started_by_client))?;
+    let stop_containers = runtime.block_on(until_signal(listeners, (Arc::clone(&engine), builder), options.started_by_client))?;
     engine.shutdown(stop_containers || !options.live_restore);
     drop(std::fs::remove_file(&options.pidfile));
     for socket in options.hosts.iter().filter_map(|host| host.strip_prefix("unix://")) {
         drop(std::fs::remove_file(socket));
+        drop(std::fs::remove_file(format!("{socket}.files")));
     }
     runtime.shutdown_background();
     drop(apart);
@@ -66,7 +68,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Opens every room, lowest first.
-fn build(options: &Options, runtime: &tokio::runtime::Handle) -> anyhow::Result<Arc<Engine>> {
+fn build(options: &Options, runtime: &tokio::runtime::Handle) -> anyhow::Result<(Arc<Engine>, Arc<Builder>)> {
     let store = Arc::new(Store::open(&options.data_root)?);
     let instance = instance(&options.data_root);
     let net = if options.bridge == "none" { None } else { Some(Arc::new(open_net(options, &instance)?)) };
@@ -84,11 +86,12 @@ fn build(options: &Options, runtime: &tokio::runtime::Handle) -> anyhow::Result<
         registry_mirrors: options.registry_mirrors.clone(),
         insecure_registries: options.insecure_registries.clone(),
     };
-    let engine = Engine::open(config, store, images, net, events)?;
+    let engine = Engine::open(config, Arc::clone(&store), images, net, events)?;
     for warning in engine.warnings() {
         tracing::warn!("{}", warning.trim_start_matches("WARNING: "));
     }
-    Ok(engine)
+    let builder = Builder::open(store, Arc::clone(engine.images()), engine.shared_sandboxes()).context("make the builder ready")?;
+    Ok((engine, Arc::new(builder)))
 }
 
 /// How registries are reached.
@@ -164,9 +167,13 @@ fn listen(host: &str, group: &str) -> anyhow::Result<Listener> {
 }
 
 /// Serves until SIGTERM or SIGINT (containers as configured) or SIGUSR2 (containers are stopped).
-async fn until_signal(listeners: Vec<Listener>, engine: Arc<Engine>, client_waits: bool) -> anyhow::Result<bool> {
+async fn until_signal(
+    listeners: Vec<Listener>,
+    (engine, builder): (Arc<Engine>, Arc<Builder>),
+    client_waits: bool,
+) -> anyhow::Result<bool> {
     let (tell, shutdown) = watch::channel(false);
-    let config = ServerConfig { listeners, engine, shutdown, version: env!("CARGO_PKG_VERSION").to_owned() };
+    let config = ServerConfig { listeners, engine, builder, shutdown, version: env!("CARGO_PKG_VERSION").to_owned() };
     let server = tokio::spawn(serve(config));
     let (mut terminate, mut interrupt, mut all) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::user_defined2())?);

@@ -8,11 +8,16 @@ mod counters;
 mod error;
 mod sandboxes;
 mod start;
+mod step;
 
 pub use counters::{Counters, NetworkCounters};
 pub use error::StartError;
 pub use sandboxes::{Adopted, SandboxConfig, SandboxEvent, Sandboxes, endpoint_id};
 pub use start::{Network, Running, StartRequest};
+pub use step::{Output, StepBind, StepEnd, StepError, StepRequest};
+
+pub use sampan_runtime::cgroups::Limits;
+pub use sampan_runtime::users::{User, UserError, resolve as resolve_user_in};
 
 pub use sampan_runtime::shims::Attachment;
 pub use sampan_shim::protocol::Streams;

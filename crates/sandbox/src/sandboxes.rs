@@ -98,6 +98,10 @@ impl Sandboxes {
         cgroups::weighs_blocks(&self.host, &self.config.cgroup_parent)
     }
 
+    pub(crate) fn shims(&self) -> &Shims {
+        &self.shims
+    }
+
     /// The cgroup of a container, in every hierarchy.
     #[must_use]
     pub fn cgroup(&self, id: &str) -> String {
@@ -142,13 +146,14 @@ impl Sandboxes {
         options.cgroup = self.cgroup(&id);
         options.root_place = place.display().to_string();
         options.socket = folder.join("shim.sock").display().to_string();
-        options.record = request.folder.join("exit").display().to_string();
+        let record = if request.passing { folder.join("exit") } else { request.folder.join("exit") };
+        options.record = record.display().to_string();
         options.net = if request.network == Network::Host { Namespace::Host } else { Namespace::Join };
         self.settle_profile(options)?;
         options.init = request.init.then(|| self.init.display().to_string());
         let joins = open_joins(options, request.joins, netns).map_err(internal("open the namespaces of another container"))?;
         let plan = plan::container(options, &self.host).map_err(|error| StartError::plan(&error))?;
-        drop(std::fs::remove_file(request.folder.join("exit")));
+        drop(std::fs::remove_file(&record));
         let program = options.arguments.first().cloned().unwrap_or_default();
         let borrowed: Vec<BorrowedFd<'_>> = joins.iter().map(OwnedFd::as_fd).collect();
         let pid =

@@ -57,6 +57,8 @@ pub struct StartRequest {
     pub groups: Vec<String>,
     /// Small init.
     pub init: bool,
+    /// Nobody will ask for its exit record after the daemon's end: it is kept with the sockets.
+    pub passing: bool,
 }
 
 /// A container that runs.

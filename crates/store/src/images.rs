@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension as _, params};
 use sampan_durable::DbError;
 use sampan_oci::{DiffId, Digest, ImageId};
 
+use crate::layers::now;
 use crate::{ManifestRow, Store};
 
 /// An image.
@@ -79,6 +80,24 @@ impl Store {
         self.add_image(&NewImage { image, layers, references, manifests: &[], digest: None, lease: None })
     }
 
+    /// Writes an image without a name that can be made again: a killed process does not lose it, a power cut may.
+    ///
+    /// # Errors
+    /// As [`Store::put_image`].
+    pub fn put_built_image(&self, image: &ImageRow, layers: &[DiffId]) -> Result<(), DbError> {
+        self.db.write_soon("write image", |transaction| insert_image(transaction, image, layers))
+    }
+
+    /// One image, if it is here.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn image_config(&self, id: &str) -> Result<Option<Vec<u8>>, DbError> {
+        self.db.read("find image", |connection| {
+            connection.prepare_cached("SELECT config FROM images WHERE id = ?")?.query_row([id], |row| row.get(0)).optional()
+        })
+    }
+
     /// Writes an image with all that belongs to it in one transaction, and ends the lease of the operation that brought it. Gives
     /// for each tag the image that had it before.
     ///
@@ -102,6 +121,11 @@ impl Store {
             }
             if let Some(owner) = new.lease {
                 transaction.execute("DELETE FROM leases WHERE owner = ?", [owner])?;
+                // What earlier tries had left for this one.
+                let horizon = now().saturating_add(i64::try_from(crate::RESUMABLE.as_secs()).unwrap_or(0));
+                for layer in new.layers {
+                    transaction.execute("DELETE FROM leases WHERE diff_id = ? AND expires <= ?", params![layer.to_string(), horizon])?;
+                }
             }
             Ok(before)
         })

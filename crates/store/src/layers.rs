@@ -126,6 +126,78 @@ impl Store {
         }
     }
 
+    /// Publishes a finished layer of a build without waiting for the disk: a killed process does not lose it, after a power cut it
+    /// is gone with what was built on it. [`Store::settle_layers`] makes it durable.
+    ///
+    /// # Errors
+    /// A failing disk or database.
+    pub fn publish_built_layer(&self, diff_id: &DiffId, staged: &Path, (size, content): (u64, u64)) -> io::Result<LayerRow> {
+        if let Some(present) = self.layer(diff_id).map_err(io::Error::other)? {
+            self.discard(staged)?;
+            return Ok(present);
+        }
+        let mut layer = LayerRow { diff_id: diff_id.clone(), generation: 0, size, content };
+        let mut renamed = Ok(());
+        let made = self.db.write_soon("publish layer", |transaction| {
+            layer.generation =
+                transaction.query_row("UPDATE generations SET last = last + 1 RETURNING last", [], |row| row.get::<_, i64>(0))?;
+            // The path is free: generations are used once, and what a lost transaction left has no row and goes.
+            let folder = self.layer_folder(&layer);
+            self.discard(&folder).and_then(|()| std::fs::rename(staged, folder)).unwrap_or_else(|error| renamed = Err(error));
+            if renamed.is_err() {
+                return Ok(0);
+            }
+            let made = insert(transaction, &layer, self.boot(), None)?;
+            transaction
+                .execute("UPDATE layers SET durable = 0 WHERE diff_id = ?1 AND generation = ?2", (diff_id.to_string(), layer.generation))?;
+            Ok(made)
+        });
+        renamed?;
+        match made.map_err(io::Error::other)? {
+            0 => {
+                self.discard(&self.layer_folder(&layer))?;
+                self.layer(diff_id).map_err(io::Error::other)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+            }
+            _ => Ok(layer),
+        }
+    }
+
+    /// Makes all that builds published durable.
+    ///
+    /// # Errors
+    /// A failing disk or database.
+    pub fn settle_layers(&self) -> io::Result<()> {
+        let open: Vec<String> = self
+            .db
+            .read("list unsettled layers", |connection| {
+                connection.prepare_cached("SELECT diff_id FROM layers WHERE durable = 0")?.query_map([], |row| row.get(0))?.collect()
+            })
+            .map_err(io::Error::other)?;
+        if open.is_empty() {
+            return Ok(());
+        }
+        self.syncer.sync(&File::open(self.root())?)?;
+        let settled = self.db.write("settle layers", |transaction| {
+            for layer in &open {
+                transaction.prepare_cached("UPDATE layers SET durable = 1 WHERE diff_id = ?")?.execute([layer])?;
+            }
+            Ok(())
+        });
+        settled.map_err(io::Error::other)
+    }
+
+    /// After a start: layers that an earlier boot of the machine published without waiting for the disk may be damaged. They go,
+    /// with the images that have them.
+    pub(crate) fn drop_unsettled(&self) -> Result<(), DbError> {
+        let lost = "SELECT diff_id FROM layers WHERE durable = 0 AND boot <> ?1";
+        self.db.write("drop unsettled layers", |transaction| {
+            let images = format!("SELECT DISTINCT image FROM image_layers WHERE diff_id IN ({lost})");
+            transaction.execute(&format!("DELETE FROM tags WHERE image IN ({images})"), [self.boot()])?;
+            transaction.execute(&format!("DELETE FROM images WHERE id IN ({images})"), [self.boot()])?;
+            transaction.execute("DELETE FROM layers WHERE durable = 0 AND boot <> ?1", [self.boot()]).map(drop)
+        })
+    }
+
     /// The compressed forms of a layer that are known, those that are kept first.
     ///
     /// # Errors

@@ -6,12 +6,14 @@
 //! Rows before files for deletion, files before rows for creation. A layer's path is never used again (`.GEN`).
 #![forbid(unsafe_code)]
 
+mod builds;
 mod entities;
 mod images;
 mod layers;
 mod registries;
 mod root;
 
+pub use builds::BuildRow;
 pub use entities::{ContainerRow, InsertError};
 pub use images::{ImageRow, NewImage, TagRow};
 pub use layers::{BlobRow, LayerRow, NewBlob};

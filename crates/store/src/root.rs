@@ -39,6 +39,12 @@ const MIGRATIONS: &[&str] = &[
      CREATE TABLE blob_sources (digest TEXT NOT NULL, repository TEXT NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY (digest, repository)) STRICT;
      CREATE TABLE leases (owner TEXT NOT NULL, diff_id TEXT NOT NULL, expires INTEGER NOT NULL, PRIMARY KEY (owner, diff_id)) STRICT;
      CREATE INDEX leases_by_layer ON leases(diff_id);",
+    "CREATE TABLE build_cache (key TEXT PRIMARY KEY, place TEXT NOT NULL, text TEXT NOT NULL, parts TEXT NOT NULL, image TEXT NOT NULL,
+        tree TEXT NOT NULL, layer TEXT NOT NULL, size INTEGER NOT NULL, created TEXT NOT NULL, used INTEGER NOT NULL, uses INTEGER NOT NULL,
+        result INTEGER NOT NULL) STRICT;
+     CREATE INDEX build_cache_by_place ON build_cache(place);
+     CREATE INDEX build_cache_by_image ON build_cache(image);
+     ALTER TABLE layers ADD COLUMN durable INTEGER NOT NULL DEFAULT 1;",
 ];
 
 /// How long what an unfinished download left behind waits for the next try.
@@ -230,6 +236,7 @@ impl Store {
         }
         self.shorten_leases()?;
         self.finish_removals().map_err(fail)?;
+        self.drop_unsettled()?;
         // Published, and then the image they were for was not.
         self.collect_layers()?;
         let known: std::collections::HashSet<PathBuf> = self.layers()?.into_iter().map(|layer| self.layer_folder(&layer)).collect();

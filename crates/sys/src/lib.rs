@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod dir;
 pub mod epoll;
 pub mod file;
+pub mod map;
 pub mod memfd;
 pub mod memory;
 pub mod mount;

@@ -58,13 +58,18 @@ pub fn docker_cli() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("SAMPAN_DOCKER_CLI") {
         return Some(PathBuf::from(path));
     }
-    let home = std::env::var_os("PEERS_HOME").map_or_else(|| PathBuf::from("/var/cache/sampan-peers"), PathBuf::from);
-    let installed = home.join("bin/docker");
-    if installed.is_file() {
+    if let Some(installed) = peer_program("docker") {
         return Some(installed);
     }
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join("docker")).find(|file| file.is_file())
+}
+
+/// A program that the peers installed: `docker`, `registry2`, `skopeo` …
+#[must_use]
+pub fn peer_program(name: &str) -> Option<PathBuf> {
+    let home = std::env::var_os("PEERS_HOME").map_or_else(|| PathBuf::from("/var/cache/sampan-peers"), PathBuf::from);
+    Some(home.join("bin").join(name)).filter(|path| path.is_file())
 }
 
 /// A static busybox: `SAMPAN_BUSYBOX`, else the one of Debian's busybox-static.

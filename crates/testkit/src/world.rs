@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::setup;
+use crate::service::Service;
+use crate::{index, setup};
 
 /// How a world is made.
 #[derive(Debug, Clone, Default)]
@@ -247,6 +248,50 @@ impl World {
         command
     }
 
+    /// The same as another user, who has the group of the same number.
+    #[must_use]
+    pub fn command_as(&self, user: u32, program: &str) -> Command {
+        let mut command = self.command("setpriv");
+        command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "--", program]);
+        command
+    }
+
+    /// Gives a name an address, for every program of the world.
+    ///
+    /// # Panics
+    /// When the world's own `/etc/hosts` cannot be written.
+    pub fn name_address(&self, name: &str, address: &str) {
+        let mut file = std::fs::File::options().append(true).open(self.folder.join("hosts")).expect("the world's hosts");
+        writeln!(file, "{address} {name}").expect("a line of the world's hosts");
+    }
+
+    /// Serves target/packages as the package index that the stand-ins of base images know; it ends with the world.
+    ///
+    /// # Panics
+    /// When it does not start; the message says what to run.
+    #[must_use]
+    pub fn serve_packages(&self) -> Service {
+        let packages = setup::packages();
+        assert!(packages.is_dir(), "{} is missing; run `cargo xtask packages` (./test does)", packages.display());
+        let _added = self.ok(&format!("ip address add {}/32 dev lo", index::ADDRESS));
+        let address = format!("{}:80", index::ADDRESS);
+        let mut command = self.command(&setup::tool("package-index").display().to_string());
+        command.arg(&address).arg(packages);
+        Service::start(self, "index", command, &address)
+    }
+
+    /// Loads stand-ins of base images into the engine.
+    ///
+    /// # Panics
+    /// When one is missing, with what to run, or when the engine refuses it.
+    pub fn load_base_images(&self, references: &[&str]) {
+        for reference in references {
+            let archive = setup::base_image(reference);
+            assert!(archive.is_file(), "{} is missing; run `cargo xtask base-images` (./test does)", archive.display());
+            let _loaded = self.ok(&format!("sampan load -q -i '{}'", archive.display()));
+        }
+    }
+
     /// Runs a shell command line in the world.
     ///
     /// # Panics
@@ -324,6 +369,7 @@ fn hold(folder: &Path, data_size: Option<u32>) -> Child {
     let script = format!(
         "set -e; mount --make-rprivate /; cd {0}; mkdir -p /run/sampan /var/lib/sampan /etc/sampan; {data} \
          mount --bind {0}/run /run/sampan; mount --bind {0}/lib /var/lib/sampan; mount --bind {0}/etc /etc/sampan; \
+         cp /etc/hosts {0}/hosts; mount --bind {0}/hosts /etc/hosts; \
          ip link set lo up; echo ready; while :; do sleep 100000 & wait; done",
         folder.display()
     );
@@ -338,7 +384,7 @@ fn hold(folder: &Path, data_size: Option<u32>) -> Child {
 }
 
 /// The one child of a process that forks once (`unshare --fork`, `nsenter -p`).
-fn only_child(pid: u32) -> u32 {
+pub(crate) fn only_child(pid: u32) -> u32 {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();

@@ -31,6 +31,12 @@ impl Cause {
     }
 }
 
+/// The same in the middle of a body.
+pub(crate) fn of_body(error: &reqwest::Error, host: &str) -> String {
+    let text = of(error, host).text;
+    if text == "EOF" { "unexpected EOF".to_owned() } else { text }
+}
+
 /// Finds the cause of an error of the HTTP client.
 pub(crate) fn of(error: &reqwest::Error, host: &str) -> Cause {
     let mut address = None;
@@ -86,7 +92,7 @@ mod hyper_error {
 
 fn of_hyper(error: &hyper_error::Error) -> Option<Cause> {
     if error.is_incomplete_message() {
-        return Some(Cause::passing("unexpected EOF"));
+        return Some(Cause::passing("EOF"));
     }
     if error.is_parse() {
         return Some(Cause::permanent("net/http: HTTP/1.x transport connection broken: malformed HTTP response"));

@@ -64,7 +64,14 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn head_manifest(&self, reference: &Reference, login: &Login, cancel: &Cancel) -> Result<Option<Descriptor>, TransferError> {
-        self.pull(reference, login, cancel, async |registry| manifest::head(&registry, reference).await)
+        self.pull(reference, login, cancel, async |registry| {
+            let found = manifest::head(&registry, reference).await?;
+            // What a mirror does not have the registry itself may have.
+            if found.is_none() && registry.endpoint.mirror {
+                return Err(registry.malformed("the mirror does not have it"));
+            }
+            Ok(found)
+        })
     }
 
     /// Opens a blob of a repository at an offset. The caller checks the digest, as it hashes the bytes anyway.
@@ -122,7 +129,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn has_blob(&self, repository: &Reference, digest: &Digest, login: &Login, cancel: &Cancel) -> Result<Option<u64>, TransferError> {
-        self.push(repository, login, cancel, async |registry| upload::has(&registry, repository, digest).await)
+        self.direct(repository, login, cancel, async |registry| upload::has(&registry, repository, digest).await)
     }
 
     /// Asks the registry to take a blob over from another of its repositories; `false` where it wants an upload instead.
@@ -140,7 +147,7 @@ impl Client {
         if from.domain() != repository.domain() {
             return Ok(false);
         }
-        self.push(repository, login, cancel, async |registry| upload::mount(&registry, repository, digest, from).await)
+        self.direct(repository, login, cancel, async |registry| upload::mount(&registry, repository, digest, from).await)
     }
 
     /// Sends a blob.
@@ -162,7 +169,7 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<(), TransferError> {
         let content = Content { digest, size, open, progress };
-        self.push(repository, login, cancel, async |registry| upload::put(&registry, repository, &content).await)
+        self.direct(repository, login, cancel, async |registry| upload::put(&registry, repository, &content).await)
     }
 
     /// Sends a manifest under the reference's digest, or under its tag. Says which digest the registry gave it.
@@ -177,7 +184,7 @@ impl Client {
         login: &Login,
         cancel: &Cancel,
     ) -> Result<Digest, TransferError> {
-        self.push(reference, login, cancel, async |registry| manifest::put(&registry, reference, media_type, bytes).await)
+        self.direct(reference, login, cancel, async |registry| manifest::put(&registry, reference, media_type, bytes).await)
     }
 
     /// Deletes a manifest by its digest, or a tag.
@@ -185,7 +192,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn delete_manifest(&self, reference: &Reference, login: &Login, cancel: &Cancel) -> Result<(), TransferError> {
-        self.push(reference, login, cancel, async |registry| manifest::delete(&registry, reference).await)
+        self.direct(reference, login, cancel, async |registry| manifest::delete(&registry, reference).await)
     }
 
     /// Lists the tags of a repository, in the registry's order.
@@ -193,7 +200,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn tags(&self, repository: &Reference, login: &Login, cancel: &Cancel) -> Result<Vec<String>, TransferError> {
-        self.pull(repository, login, cancel, async |registry| lists::tags(&registry, repository).await)
+        self.direct(repository, login, cancel, async |registry| lists::tags(&registry, repository).await)
     }
 
     /// Lists the repositories of a registry, at most so many.
@@ -217,7 +224,7 @@ impl Client {
         login: &Login,
         cancel: &Cancel,
     ) -> Result<Vec<Descriptor>, TransferError> {
-        self.pull(repository, login, cancel, async |registry| referrers::list(&registry, repository, digest, artifact_type).await)
+        self.direct(repository, login, cancel, async |registry| referrers::list(&registry, repository, digest, artifact_type).await)
     }
 
     /// Proves a login to a registry (`docker.io`, `HOST[:PORT]`, or Docker Hub's `https://index.docker.io/v1/`).
@@ -247,8 +254,8 @@ impl Client {
         block(&self.state, cancel, with_registry(&self.state, reference.domain(), login, true, work))
     }
 
-    /// Work for the registry itself.
-    fn push<T>(
+    /// Work for the registry itself: changes, and lists that must be complete.
+    fn direct<T>(
         &self,
         reference: &Reference,
         login: &Login,

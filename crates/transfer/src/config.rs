@@ -24,7 +24,7 @@ pub struct Config {
 }
 
 /// The proxies, as the environment variables of the same names give them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// `HTTP_PROXY`: a URL, or `HOST:PORT`.
     pub http: Option<String>,
@@ -34,10 +34,19 @@ pub struct Proxies {
     pub no_proxy: Option<String>,
 }
 
+impl std::fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The addresses may hold passwords.
+        let hidden = |proxy: &Option<String>| proxy.as_ref().map(|_| "[redacted]");
+        let mut shown = f.debug_struct("Proxies");
+        shown.field("http", &hidden(&self.http)).field("https", &hidden(&self.https)).field("no_proxy", &self.no_proxy).finish()
+    }
+}
+
 /// How long things may take and how often they are tried.
 #[derive(Debug, Clone)]
 pub struct Timing {
-    /// For a connection with its TLS handshake.
+    /// For a connection with its TLS handshake, and for the first answer of a registry.
     pub connect: Duration,
     /// Without a byte in either direction; not for a whole transfer.
     pub stall: Duration,
@@ -52,7 +61,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            connect: Duration::from_secs(30),
+            connect: Duration::from_secs(15),
             stall: Duration::from_secs(60),
             attempts: 5,
             pause: Duration::from_millis(500),
@@ -72,6 +81,18 @@ pub struct Login {
     pub identity_token: Option<Secret<String>>,
     /// A ready bearer token for the registry; used as it is.
     pub registry_token: Option<Secret<String>>,
+}
+
+impl Login {
+    /// The refresh token, if there is one; clients send empty texts too.
+    pub(crate) fn refresh(&self) -> Option<&Secret<String>> {
+        self.identity_token.as_ref().filter(|token| !token.expose().is_empty())
+    }
+
+    /// The ready token, if there is one.
+    pub(crate) fn ready(&self) -> Option<&Secret<String>> {
+        self.registry_token.as_ref().filter(|token| !token.expose().is_empty())
+    }
 }
 
 impl Default for Login {

@@ -62,6 +62,11 @@ impl Insecure {
         self.hosts.contains(&host.to_ascii_lowercase()) || name.eq_ignore_ascii_case("localhost")
     }
 
+    /// Whether addresses matter beyond loopback.
+    pub(crate) fn has_networks(&self) -> bool {
+        !self.networks.is_empty()
+    }
+
     /// Whether one of the addresses of a name lies in a listed network, or is this machine itself.
     pub(crate) fn covers(&self, addresses: impl IntoIterator<Item = IpAddr>) -> bool {
         let covered =

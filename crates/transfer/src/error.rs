@@ -79,7 +79,7 @@ pub enum TransferError {
         /// `Head "https://…": ` of the request that needed the token.
         context: String,
         /// What the token service said.
-        cause: Box<TransferError>,
+        cause: Box<Self>,
     },
     /// A login that the registry did not accept.
     #[error("login attempt to {url} failed with status: {status}")]

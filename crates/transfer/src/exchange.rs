@@ -12,6 +12,8 @@ use crate::challenge::{self, Challenge};
 use crate::config::Timing;
 use crate::{TransferError, address, cause, headers, refusal};
 
+/// A short body may take so many stall times in all.
+const PATIENCE: u32 = 5;
 /// How many redirects are followed.
 pub(crate) const REDIRECTS: usize = 10;
 
@@ -59,12 +61,18 @@ pub(crate) fn shown(url: &Url) -> String {
     let _ = url.set_password(None);
     let secret = |(name, _): (std::borrow::Cow<'_, str>, _)| {
         let name = name.to_ascii_lowercase();
-        ["signature", "token", "credential", "sig", "key", "password"].iter().any(|word| name.contains(word))
+        ["signature", "token", "credential", "sig", "key", "password", "state"].iter().any(|word| name.contains(word))
     };
     if url.query_pairs().any(secret) {
         url.set_query(Some("..."));
     }
     sampan_base::sanitize(url.as_str())
+}
+
+/// A body that does not come.
+fn silent(url: String) -> TransferError {
+    let cause = "net/http: request canceled (Client.Timeout or context cancellation while reading body)".to_owned();
+    TransferError::Transport { method: "Get".to_owned(), url, cause }
 }
 
 /// A failure, and whether it is worth another try.
@@ -108,55 +116,66 @@ impl Answer {
 
     /// The next piece of the body.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, TransferError> {
-        let cause = match tokio::time::timeout(self.stall, self.response.chunk()).await {
-            Ok(Ok(chunk)) => return Ok(chunk),
-            Ok(Err(error)) => cause::of(&error, self.url.host_str().unwrap_or_default()).text,
-            Err(_) => "net/http: request canceled (Client.Timeout or context cancellation while reading body)".to_owned(),
-        };
-        Err(TransferError::Transport { method: "Get".to_owned(), url: shown(&self.url), cause })
+        match tokio::time::timeout(self.stall, self.response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => {
+                let cause = cause::of_body(&error, self.url.host_str().unwrap_or_default());
+                Err(TransferError::Transport { method: "Get".to_owned(), url: shown(&self.url), cause })
+            }
+            Err(_) => Err(silent(shown(&self.url))),
+        }
     }
 
-    /// The whole body, if it is not larger than a limit.
+    /// The whole body, if it is not larger than a limit and does not trickle.
     pub(crate) async fn read(mut self, what: &'static str, limit: u64) -> Result<Vec<u8>, TransferError> {
         let too_large = || TransferError::TooLarge { what, limit };
         if self.response.content_length().is_some_and(|length| length > limit) {
             return Err(too_large());
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = self.chunk().await? {
-            if (body.len() + chunk.len()) as u64 > limit {
-                return Err(too_large());
+        let url = shown(&self.url);
+        let patience = self.stall * PATIENCE;
+        let reading = async {
+            let mut body = Vec::new();
+            while let Some(chunk) = self.chunk().await? {
+                if (body.len() + chunk.len()) as u64 > limit {
+                    return Err(too_large());
+                }
+                body.extend_from_slice(&chunk);
             }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
+            Ok(body)
+        };
+        tokio::time::timeout(patience, reading).await.unwrap_or_else(|_| Err(silent(url)))
     }
 
     /// Reads away a short body, so that the connection can be used again.
-    pub(crate) async fn drain(mut self) {
-        let mut left = 16_usize << 10;
-        while let Ok(Some(chunk)) = self.chunk().await {
-            if chunk.len() > left {
-                break;
+    pub(crate) async fn drain(self) {
+        let _body = self.beginning(16 << 10).await;
+    }
+
+    /// As much of a body as comes soon, up to a limit.
+    async fn beginning(mut self, limit: usize) -> Vec<u8> {
+        let mut body = Vec::new();
+        let patience = self.stall;
+        let reading = async {
+            while let Ok(Some(chunk)) = self.chunk().await {
+                body.extend_from_slice(&chunk);
+                if body.len() >= limit {
+                    break;
+                }
             }
-            left -= chunk.len();
-        }
+        };
+        let _late = tokio::time::timeout(patience, reading).await;
+        body.truncate(limit);
+        body
     }
 
     /// What the answer refuses, with as much of its body as is read of refusals.
-    pub(crate) async fn refusal(mut self) -> TransferError {
+    pub(crate) async fn refusal(self) -> TransferError {
         let status = self.status().as_u16();
         let kind = self.header(&CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let is_json = matches!(kind.as_str(), "application/json" | "application/vnd.api+json");
         let challenges = self.challenges();
-        let mut body = Vec::new();
-        while let Ok(Some(chunk)) = self.chunk().await {
-            body.extend_from_slice(&chunk);
-            if body.len() as u64 >= refusal::LIMIT {
-                body.truncate(usize::try_from(refusal::LIMIT).unwrap_or(0));
-                break;
-            }
-        }
+        let body = self.beginning(refusal::LIMIT).await;
         refusal::read(status, is_json, &challenges, &body)
     }
 
@@ -226,7 +245,7 @@ pub(crate) fn pause(timing: &Timing, tries: u32, answer: Option<&Answer>) -> Opt
 pub(crate) fn redirect(call: &Call, from: &Url, answer: &Answer, own: &Url, insecure: bool) -> Result<Option<Url>, TransferError> {
     let status = answer.status().as_u16();
     let read_only = call.method == Method::GET || call.method == Method::HEAD;
-    if !matches!((status, read_only), (301 | 302 | 303, true) | (307 | 308, _)) {
+    if !matches!((status, read_only), (301..=303, true) | (307 | 308, _)) {
         return Ok(None);
     }
     let Some(target) = answer.location() else { return Ok(None) };

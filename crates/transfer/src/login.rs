@@ -22,13 +22,13 @@ pub(crate) async fn prove(registry: &Registry) -> Result<LoginAnswer, TransferEr
     let call = Call::new(Method::GET, registry.endpoint.url("/v2/")?);
     let mut identity_token = None;
     let header = match registry.challenge("bearer") {
-        Some(challenge) if registry.login.registry_token.is_none() => {
-            let token = registry.token(challenge, &[], None, true).await;
+        Some(challenge) if registry.login.ready().is_none() => {
+            let token = registry.token(&challenge, &[], None, true).await;
             let token = token.map_err(|cause| TransferError::Token { context: call.context(), cause: Box::new(cause) })?;
             identity_token = token.refresh.map(|token| token.expose().clone());
             Some(token.header)
         }
-        _ => match &registry.login.registry_token {
+        _ => match registry.login.ready() {
             Some(token) => token::bearer(token.expose()),
             None => token::basic(&registry.login),
         },

@@ -93,7 +93,8 @@ fn inner_type(bytes: &[u8]) -> Option<String> {
     match (typed.schema_version, typed.manifests) {
         (2, Some(_)) => Some(media::INDEX.to_owned()),
         (2, None) => Some(media::MANIFEST.to_owned()),
-        _ => Some("application/vnd.docker.distribution.manifest.v1+json".to_owned()),
+        (1, _) => Some("application/vnd.docker.distribution.manifest.v1+json".to_owned()),
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::challenge::Challenge;
 use crate::{Refusal, TransferError};
 
 /// How much of a refusal's body is read.
-pub(crate) const LIMIT: u64 = 64 << 10;
+pub(crate) const LIMIT: usize = 64 << 10;
 
 #[derive(Deserialize)]
 struct Body {

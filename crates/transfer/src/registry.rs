@@ -1,7 +1,9 @@
 //! One registry at one address, as one user: the first contact, who may do what, and requests with all tries, redirects and
 //! fresh tokens that they need.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::Method;
 use http::StatusCode;
@@ -13,7 +15,7 @@ use crate::challenge::Challenge;
 use crate::config::Login;
 use crate::endpoint::Endpoint;
 use crate::exchange::{self, Answer, Call, Failed, REDIRECTS};
-use crate::state::{Known, State};
+use crate::state::{Known, State, lock};
 use crate::{TransferError, token};
 
 /// A registry that answered.
@@ -23,7 +25,9 @@ pub(crate) struct Registry {
     pub(crate) endpoint: Endpoint,
     pub(crate) http: reqwest::Client,
     pub(crate) login: Login,
-    challenges: Arc<Vec<Challenge>>,
+    /// What it wants; a later answer may say it better than the first. Not remembered beyond this piece of work, as a registry
+    /// may ask for proofs for some repositories only.
+    challenges: Arc<Mutex<Arc<Vec<Challenge>>>>,
 }
 
 /// What a request is allowed to do, in the language of tokens: `repository:a/b:pull`.
@@ -43,11 +47,12 @@ impl Registry {
         let http = state.http(&endpoint)?;
         // What is meant for Docker Hub is not meant for its mirrors.
         let login = if endpoint.mirror { Login::default() } else { login.clone() };
-        let mut registry = Self { state: Arc::clone(state), endpoint, http, login, challenges: Arc::default() };
-        registry.challenges = match state.known(&registry.endpoint) {
+        let registry = Self { state: Arc::clone(state), endpoint, http, login, challenges: Arc::default() };
+        let challenges = match state.known(&registry.endpoint) {
             Some(Known::Reached(challenges)) => challenges,
             _ => registry.ping().await?,
         };
+        *lock(&registry.challenges) = challenges;
         Ok(registry)
     }
 
@@ -58,19 +63,21 @@ impl Registry {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.follow(&call, None).await {
+            match self.follow(&call, None, timing.stall.min(timing.connect)).await {
                 Ok(answer) => {
-                    let challenges = match answer.status() {
-                        StatusCode::UNAUTHORIZED => answer.challenges(),
-                        _ => Vec::new(),
-                    };
+                    let status = answer.status();
+                    let challenges = if status == StatusCode::UNAUTHORIZED { answer.challenges() } else { Vec::new() };
                     let challenges = Arc::new(challenges);
                     answer.drain().await;
-                    self.state.learn(&self.endpoint, Some(Known::Reached(Arc::clone(&challenges))));
+                    // A registry that is in trouble tells later what it wants.
+                    if status.is_success() || status == StatusCode::UNAUTHORIZED {
+                        self.state.learn(&self.endpoint, Some(Known::Reached(Arc::clone(&challenges))));
+                    }
                     return Ok(challenges);
                 }
                 Err(failed) => {
-                    let pause = if failed.permanent { None } else { exchange::pause(timing, tries, None) };
+                    // A machine without a network wants to know that at once; only connections that broke are tried again.
+                    let pause = if is_broken(&failed.error) { exchange::pause(timing, tries, None) } else { None };
                     let Some(pause) = pause else {
                         self.state.learn(&self.endpoint, Some(Known::Unreachable));
                         return Err(failed);
@@ -119,11 +126,12 @@ impl Registry {
 
     /// One try: at most one more request after a challenge.
     async fn send_once(&self, call: &Call, scopes: &[String]) -> Result<Answer, Failed> {
-        let proof = self.prove(call, &self.challenges, scopes, None).await?;
-        let answer = self.follow(call, proof.header.as_ref()).await?;
+        let proof = self.prove(call, &self.challenges(), scopes, None).await?;
+        let stall = self.state.config.timing.stall;
+        let answer = self.follow(call, proof.header.as_ref(), stall).await?;
         match self.prove_again(call, &answer, &proof).await? {
             None => Ok(answer),
-            Some(header) => self.follow(call, Some(&header)).await,
+            Some(header) => self.follow(call, Some(&header), stall).await,
         }
     }
 
@@ -133,7 +141,7 @@ impl Registry {
         if call.url.origin() != self.endpoint.base.origin() {
             return Ok(None);
         }
-        Ok(self.prove(call, &self.challenges, scopes, None).await?.header)
+        Ok(self.prove(call, &self.challenges(), scopes, None).await?.header)
     }
 
     /// Drops the token that such a request was refused with.
@@ -156,7 +164,7 @@ impl Registry {
         stale: Option<&HeaderValue>,
     ) -> Result<Proof, TransferError> {
         let scopes = sorted(scopes);
-        if let Some(token) = &self.login.registry_token {
+        if let Some(token) = self.login.ready() {
             let header = token::bearer(token.expose()).ok_or_else(|| TransferError::Invalid("the registry token is no text".to_owned()))?;
             return Ok(Proof { header: Some(header), scopes });
         }
@@ -176,32 +184,38 @@ impl Registry {
     /// After a 401: a better proof, if there is one. Never more than once for a request.
     async fn prove_again(&self, call: &Call, answer: &Answer, proof: &Proof) -> Result<Option<HeaderValue>, TransferError> {
         let is_ours = answer.url.origin() == self.endpoint.base.origin();
-        if answer.status() != StatusCode::UNAUTHORIZED || !is_ours || self.login.registry_token.is_some() {
+        if answer.status() != StatusCode::UNAUTHORIZED || !is_ours || self.login.ready().is_some() {
             return Ok(None);
         }
         let challenges = answer.challenges();
         if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
             let mut scopes = proof.scopes.clone();
             let asked = challenge.parameter("scope").unwrap_or_default();
-            scopes.extend(asked.split_whitespace().take(16).map(|scope| sort_actions(&scope.chars().take(1024).collect::<String>())));
+            scopes.extend(asked.split_whitespace().take(16).map(|scope| scope.chars().take(1024).collect::<String>()));
+            if let Some(stale) = &proof.header {
+                self.state.tokens.forget(stale);
+            }
             let again = self.prove(call, &challenges, &scopes, proof.header.as_ref()).await?;
+            *lock(&self.challenges) = Arc::new(challenges);
             return Ok(again.header);
         }
         if proof.header.is_some() || challenges.is_empty() {
             return Ok(None);
         }
-        Ok(self.prove(call, &challenges, &proof.scopes, None).await?.header)
+        let again = self.prove(call, &challenges, &proof.scopes, None).await?;
+        *lock(&self.challenges) = Arc::new(challenges);
+        Ok(again.header)
     }
 
     /// Follows redirects. The authorization is shown to the registry itself only.
-    async fn follow(&self, call: &Call, authorization: Option<&HeaderValue>) -> Result<Answer, Failed> {
+    async fn follow(&self, call: &Call, authorization: Option<&HeaderValue>, stall: Duration) -> Result<Answer, Failed> {
         let timing = &self.state.config.timing;
         let own = self.endpoint.base.origin();
         let mut url = call.url.clone();
         for _ in 0..=REDIRECTS {
             let authorization = authorization.filter(|_| url.origin() == own);
             let body = call.body.clone().into();
-            let answer = exchange::once(&self.http, call, &url, authorization, body, Some(timing.stall), timing).await?;
+            let answer = exchange::once(&self.http, call, &url, authorization, body, Some(stall), timing).await?;
             match exchange::redirect(call, &url, &answer, &self.endpoint.base, self.endpoint.insecure)? {
                 None => return Ok(answer),
                 Some(target) => url = target,
@@ -232,8 +246,12 @@ impl Registry {
     }
 
     /// How the registry wants to be shown who asks.
-    pub(crate) fn challenge(&self, scheme: &str) -> Option<&Challenge> {
-        self.challenges.iter().find(|challenge| challenge.scheme == scheme)
+    pub(crate) fn challenge(&self, scheme: &str) -> Option<Challenge> {
+        self.challenges().iter().find(|challenge| challenge.scheme == scheme).cloned()
+    }
+
+    fn challenges(&self) -> Arc<Vec<Challenge>> {
+        Arc::clone(&lock(&self.challenges))
     }
 }
 
@@ -241,21 +259,23 @@ fn is_refused_connection(error: &TransferError) -> bool {
     matches!(error, TransferError::Transport { cause, .. } if cause.ends_with("connection refused"))
 }
 
-/// Scopes as the key of a token: each once, in order.
-fn sorted(scopes: &[String]) -> Vec<String> {
-    let mut scopes: Vec<_> = scopes.iter().map(|scope| sort_actions(scope)).collect();
-    scopes.sort();
-    scopes.dedup();
-    scopes
+fn is_broken(error: &TransferError) -> bool {
+    let words = ["EOF", "reset by peer", "broken pipe"];
+    matches!(error, TransferError::Transport { cause, .. } if words.iter().any(|word| cause.ends_with(word)))
 }
 
-/// `repository:x:push,pull` and `repository:x:pull,push` are the same.
-fn sort_actions(scope: &str) -> String {
-    let Some((name, actions)) = scope.rsplit_once(':') else { return scope.to_owned() };
-    let mut actions: Vec<_> = actions.split(',').collect();
-    actions.sort_unstable();
-    actions.dedup();
-    format!("{name}:{}", actions.join(","))
+/// Scopes as the key of a token: each thing once with all its actions, in order.
+fn sorted(scopes: &[String]) -> Vec<String> {
+    let mut things: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for scope in scopes {
+        let (thing, actions) = scope.rsplit_once(':').unwrap_or((scope, ""));
+        things.entry(thing).or_default().extend(actions.split(',').filter(|action| !action.is_empty()));
+    }
+    let print = |(thing, actions): (&str, BTreeSet<&str>)| match actions.is_empty() {
+        true => thing.to_owned(),
+        false => format!("{thing}:{}", actions.into_iter().collect::<Vec<_>>().join(",")),
+    };
+    things.into_iter().map(print).collect()
 }
 
 /// Tries the addresses of a registry in order until one of them does what is asked.
@@ -294,7 +314,7 @@ mod tests {
     fn scopes_have_one_form() {
         let scopes = |scopes: &[&str]| sorted(&scopes.iter().map(|&scope| scope.to_owned()).collect::<Vec<_>>());
         assert_eq!(
-            scopes(&["repository:b:push,pull", "repository:a:pull", "repository:b:pull,push", "odd"]),
+            scopes(&["repository:b:push,pull", "repository:a:pull", "repository:b:pull", "odd"]),
             ["odd", "repository:a:pull", "repository:b:pull,push"]
         );
     }

@@ -76,3 +76,24 @@ pub(crate) async fn lookup(host: &str) -> Result<Vec<SocketAddr>, UnknownHost> {
     };
     if found.is_empty() { Err(unknown(false)) } else { Ok(found) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_registry_itself_may_live_at_a_metadata_address() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let resolve = |own: &str, host: &str| {
+            let name = host.parse().unwrap();
+            runtime.block_on(Resolver::new(own).resolve(name)).map(Iterator::count).map_err(|error| error.to_string())
+        };
+        let metadata = "169.254.169.254";
+        assert_eq!(resolve(metadata, metadata), Ok(1));
+        assert_eq!(
+            resolve("registry.example", metadata).unwrap_err(),
+            "refusing to connect to 169.254.169.254: its address is link-local or a metadata service's"
+        );
+        assert!(resolve("registry.example", "127.0.0.1").is_ok());
+    }
+}

@@ -17,6 +17,8 @@ use crate::{Config, TransferError, address};
 
 /// How long it is believed what a registry said of itself.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
+/// How long a name is looked up to learn whether it is insecure.
+const LOOKUP: Duration = Duration::from_secs(5);
 /// How many registries are remembered.
 const ENTRIES: usize = 512;
 /// Received bytes in flight for one HTTP/2 stream and for a whole connection.
@@ -33,7 +35,6 @@ pub(crate) enum Known {
 }
 
 /// The shared state.
-#[derive(Debug)]
 pub(crate) struct State {
     pub(crate) handle: tokio::runtime::Handle,
     pub(crate) config: Config,
@@ -44,6 +45,13 @@ pub(crate) struct State {
     roots: OnceLock<RootCertStore>,
     clients: Mutex<HashMap<(String, bool), (Stamp, reqwest::Client)>>,
     known: Mutex<HashMap<String, (Instant, Known)>>,
+    verdicts: Mutex<HashMap<String, (Instant, bool)>>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,21 +86,43 @@ impl State {
             roots: OnceLock::new(),
             clients: Mutex::default(),
             known: Mutex::default(),
+            verdicts: Mutex::default(),
         })
     }
 
     /// The addresses of a registry. A name that leads to this machine or into a listed network needs no certificate, as in Docker.
     pub(crate) async fn endpoints(&self, domain: &str, with_mirrors: bool) -> Result<Vec<Endpoint>, TransferError> {
         let mirrors = if with_mirrors { self.mirrors.as_slice() } else { &[] };
-        let name = address::split_host(domain).0;
-        let insecure = domain != "docker.io"
-            && endpoint::is_host(domain)
-            && (self.insecure.names(domain)
-                || match name.parse() {
-                    Ok(address) => self.insecure.covers([address]),
-                    Err(_) => self.insecure.covers(resolve::lookup(name).await.into_iter().flatten().map(|address| address.ip())),
-                });
+        let insecure = domain != "docker.io" && endpoint::is_host(domain) && self.is_insecure(domain).await;
         endpoint::plan(domain, mirrors, insecure)
+    }
+
+    async fn is_insecure(&self, domain: &str) -> bool {
+        if self.insecure.names(domain) {
+            return true;
+        }
+        let name = address::split_host(domain).0;
+        if let Ok(address) = name.parse() {
+            return self.insecure.covers([address]);
+        }
+        // Behind a proxy, names are the proxy's business.
+        if self.config.proxies.https.is_some() && !self.insecure.has_networks() {
+            return false;
+        }
+        if let Some((at, verdict)) = lock(&self.verdicts).get(name)
+            && at.elapsed() < KNOWN_FOR
+        {
+            return *verdict;
+        }
+        let verdict = match tokio::time::timeout(LOOKUP, resolve::lookup(name)).await {
+            Ok(Ok(addresses)) => self.insecure.covers(addresses.into_iter().map(|address| address.ip())),
+            // Who cannot be found cannot be asked either; that is told by the request.
+            _ => return false,
+        };
+        let mut verdicts = lock(&self.verdicts);
+        bound(&mut verdicts, |(at, _)| at.elapsed() < KNOWN_FOR);
+        verdicts.insert(name.to_owned(), (Instant::now(), verdict));
+        verdict
     }
 
     /// The HTTP client of an endpoint: one for each registry, as each may have certificates of its own.
@@ -169,10 +199,10 @@ fn proxies(config: &Config) -> Result<Vec<Proxy>, TransferError> {
     };
     let mut proxies = Vec::new();
     if let Some(proxy) = config.proxies.https.as_deref().filter(|proxy| !proxy.is_empty()) {
-        proxies.push(make(proxy, |address| Proxy::https(address))?.no_proxy(NoProxy::from_string(&direct)));
+        proxies.push(make(proxy, Proxy::https)?.no_proxy(NoProxy::from_string(&direct)));
     }
     if let Some(proxy) = config.proxies.http.as_deref().filter(|proxy| !proxy.is_empty()) {
-        proxies.push(make(proxy, |address| Proxy::http(address))?.no_proxy(NoProxy::from_string(&direct)));
+        proxies.push(make(proxy, Proxy::http)?.no_proxy(NoProxy::from_string(&direct)));
     }
     Ok(proxies)
 }

@@ -34,8 +34,17 @@ pub(crate) struct Tokens {
 }
 
 /// Who may do what where. The login stands in it as a keyed hash, so that nobody uses another's token.
-type Key = (String, String, Vec<String>, u64);
+/// The registry stands in it too: one that names another's token service must not get the other's tokens.
+type Key = (String, String, String, Vec<String>, u64);
 type Slot = Arc<tokio::sync::Mutex<Option<Token>>>;
+
+impl Tokens {
+    /// Drops a token that a registry refused, whatever rights it was made for.
+    pub(crate) fn forget(&self, header: &HeaderValue) {
+        let is_it = |slot: &Slot| slot.try_lock().is_ok_and(|kept| kept.as_ref().is_some_and(|token| token.header == *header));
+        lock(&self.slots).retain(|_, slot| !is_it(slot));
+    }
+}
 
 /// A token.
 #[derive(Debug, Clone)]
@@ -89,7 +98,8 @@ impl Registry {
     ) -> Result<Token, TransferError> {
         let realm = self.realm(challenge)?;
         let service = challenge.parameter("service").unwrap_or_default();
-        let key = (realm.to_string(), service.to_owned(), scopes.to_vec(), identity(&self.login));
+        let origin = self.endpoint.base.origin().ascii_serialization();
+        let key = (origin, realm.to_string(), service.to_owned(), scopes.to_vec(), identity(&self.login));
         let slot = {
             let mut slots = lock(&self.state.tokens.slots);
             // Slots that somebody is waiting for stay.
@@ -132,7 +142,7 @@ impl Registry {
     }
 
     async fn fetch_token(&self, realm: &Url, service: &str, scopes: &[String], offline: bool) -> Result<Token, TransferError> {
-        let answer = match &self.login.identity_token {
+        let answer = match self.login.refresh() {
             Some(refresh) => self.post_token(realm, service, scopes, refresh).await?,
             None => self.get_token(realm, service, scopes, offline).await?,
         };

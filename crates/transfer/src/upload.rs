@@ -286,7 +286,12 @@ async fn stream(registry: &Registry, call: &Call, proof: Option<&HeaderValue>, c
     if let Some(error) = lock(&fault).take() {
         return Err(Ended::Failed(TransferError::Source(error)));
     }
-    Ok(outcome?)
+    let answer = outcome?;
+    // The answer may overtake the last news.
+    if news.has_changed().unwrap_or(true) {
+        (content.progress)(*news.borrow_and_update());
+    }
+    Ok(answer)
 }
 
 /// The source as a body: a blocking thread reads, a short queue lies between.

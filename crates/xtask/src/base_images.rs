@@ -25,6 +25,11 @@ pub(crate) fn base_images(names: &[String]) -> anyhow::Result<()> {
     for name in names {
         ensure!(known.contains(&name.as_str()), "no stand-in {name:?}; there are {}", known.join(", "));
     }
+    let folder = setup::target().join("base-images");
+    std::fs::create_dir_all(&folder)?;
+    // Two at a time would work in the same folders; the second one waits and finds all made.
+    let lock = std::fs::File::create(folder.join("lock"))?;
+    lock.lock()?;
     for recipe in RECIPES.iter().filter(|recipe| names.is_empty() || names.iter().any(|name| name == recipe.reference)) {
         make(recipe).with_context(|| format!("cannot make {}", recipe.reference))?;
     }
@@ -62,7 +67,10 @@ pub(crate) fn layers(layers: &[&Layer]) -> anyhow::Result<Vec<PathBuf>> {
 /// Makes a layer on those below it, unless it is there.
 fn ensure_layer(folder: &Path, layer: &Layer, below: &[&Layer]) -> anyhow::Result<()> {
     let stamp = folder.join("layers").join(layer.name).join("stamp");
-    let wanted = images::sha256(format!("{SCRIPT}{layer:?}{below:?}").as_bytes());
+    let digest = |layer: &Layer| folder.join("layers").join(layer.name).join("digest");
+    // A layer belongs to exactly what it was made on.
+    let ground: String = below.iter().map(|layer| std::fs::read_to_string(digest(layer))).collect::<std::io::Result<_>>()?;
+    let wanted = images::sha256(format!("{SCRIPT}{layer:?}{ground}").as_bytes());
     if std::fs::read_to_string(&stamp).is_ok_and(|text| text == wanted) {
         return Ok(());
     }
@@ -76,6 +84,7 @@ fn ensure_layer(folder: &Path, layer: &Layer, below: &[&Layer]) -> anyhow::Resul
         script(folder, &[&["layer", layer.name, &lower], layer.packages].concat(), &layer.script.replace("@INDEX@", index::ADDRESS))?;
     }
     script(folder, &["tar", layer.name], "")?;
+    std::fs::write(digest(layer), images::sha256_of_file(&folder.join("layers").join(layer.name).join("layer.tar"))?)?;
     Ok(std::fs::write(&stamp, wanted)?)
 }
 

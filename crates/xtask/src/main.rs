@@ -4,6 +4,7 @@
 
 mod base_images;
 mod bench;
+mod examples;
 mod interop;
 mod load;
 mod packages;
@@ -55,6 +56,11 @@ enum Chore {
         /// Which, such as `python:3.9-slim`; none: all. An unknown name lists them.
         names: Vec<String>,
     },
+    /// Build and ask the examples on the real Docker (its rig must be up), with stand-ins and packages of target/.
+    Examples {
+        /// Which; none: all.
+        names: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -66,5 +72,6 @@ fn main() -> anyhow::Result<()> {
         Chore::Accept { names } => record::accept(&names),
         Chore::Packages { names } => packages::packages(&names),
         Chore::BaseImages { names } => base_images::base_images(&names),
+        Chore::Examples { names } => examples::examples(&names),
     }
 }

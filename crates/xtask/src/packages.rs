@@ -33,6 +33,9 @@ pub(crate) fn packages(names: &[String]) -> anyhow::Result<()> {
     for name in names {
         ensure!(ALL.iter().any(|one| one.name == name), "no ecosystem {name:?}; there are pypi, go, npm, maven");
     }
+    std::fs::create_dir_all(setup::packages())?;
+    let lock = std::fs::File::create(setup::packages().join("lock"))?;
+    lock.lock()?;
     for ecosystem in ALL.iter().filter(|one| names.is_empty() || names.iter().any(|name| name == one.name)) {
         let folder = setup::packages().join(ecosystem.name);
         let mut wanted = String::new();

@@ -26,6 +26,7 @@ pub(crate) fn accept(names: &[String]) -> anyhow::Result<()> {
     for file in files(names)? {
         let mut cases = transcript::parse(&std::fs::read_to_string(&file)?);
         let world = World::with_docker();
+        let _registry = sampan_testkit::registry::Registry::start(&world, 5000);
         let mut differing = 0;
         for case in &mut cases {
             let ours = transcript::notation(&world.sh(&case.command));

@@ -108,10 +108,10 @@ impl<R: Read> Reader<R> {
     }
 
     fn skip(&mut self) -> Result<(), TarError> {
-        let rest = self.content + self.padding;
-        (self.content, self.padding) = (0, 0);
-        let skipped = io::copy(&mut self.source.by_ref().take(rest), &mut io::sink()).map_err(read_error)?;
-        if skipped == rest { Ok(()) } else { Err(TarError::Truncated) }
+        let (content, padding) = (std::mem::take(&mut self.content), std::mem::take(&mut self.padding));
+        let skipped = io::copy(&mut self.source.by_ref().take(content + padding), &mut io::sink()).map_err(read_error)?;
+        // Docker's command line sends archives that end with their last file's content.
+        if skipped == content + padding || skipped == content { Ok(()) } else { Err(TarError::Truncated) }
     }
 
     /// A header block; `None` at the end of the archive.

@@ -20,14 +20,28 @@ pub(crate) use mounts::{MountOptions, from_of as mount_from, parse as parse_moun
 pub(crate) use source::{chomped, heredoc};
 pub(crate) use words::{suggest, with_suggestion};
 
-/// A Dockerfile that cannot be read. BuildKit and the classic builder say the same.
+/// A Dockerfile that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ParseError {
-    /// Docker's words, `dockerfile parse error on line 3: …` where docker says so.
+    /// BuildKit's words, `dockerfile parse error on line 3: …` where it says so.
     pub message: String,
+    /// The classic builder's words.
+    pub classic: String,
     /// Where; none for errors of the file as a whole.
     pub lines: Option<Lines>,
+}
+
+impl ParseError {
+    /// The same words for both builders.
+    fn of_both(message: String, lines: Option<Lines>) -> Self {
+        Self { classic: message.clone(), message, lines }
+    }
+
+    /// A fault in the form of a line, to which the classic builder adds what it was doing.
+    fn of_form(message: String, lines: Option<Lines>) -> Self {
+        Self { classic: format!("failed to parse Dockerfile: {message}"), message, lines }
+    }
 }
 
 impl sampan_base::Failure for ParseError {
@@ -41,6 +55,9 @@ impl sampan_base::Failure for ParseError {
 /// # Errors
 /// [`ParseError`] of the first fault. Faults of the form of any line come before faults of single instructions, as in docker.
 pub fn parse(text: &[u8]) -> Result<Dockerfile, ParseError> {
+    if text.is_empty() {
+        return Err(ParseError::of_both("the Dockerfile cannot be empty".to_owned(), None));
+    }
     let source = source::read(text)?;
     let mut file = Dockerfile {
         escape: source.escape,
@@ -51,7 +68,7 @@ pub fn parse(text: &[u8]) -> Result<Dockerfile, ParseError> {
         findings: source.findings.clone(),
     };
     for node in &source.nodes {
-        let fault = |message: String| ParseError { message, lines: Some(node.lines) };
+        let fault = |message: String| ParseError::of_both(message, Some(node.lines));
         let parsed = instruction::parse(node, &mut file.findings);
         let instruction = parsed.map_err(|message| fault(format!("dockerfile parse error on line {}: {message}", node.lines.first)))?;
         match (instruction.kind, file.stages.last_mut()) {
@@ -62,7 +79,7 @@ pub fn parse(text: &[u8]) -> Result<Dockerfile, ParseError> {
         }
     }
     if file.stages.is_empty() {
-        return Err(ParseError { message: "dockerfile contains no stages to build".to_owned(), lines: None });
+        return Err(ParseError::of_both("dockerfile contains no stages to build".to_owned(), None));
     }
     Ok(file)
 }
@@ -74,3 +91,16 @@ pub(crate) fn parse_one(text: &str, lines: Lines) -> Result<Instruction, String>
     let node = source::Node { lines, ..node.clone() };
     instruction::parse(&node, &mut Vec::new())
 }
+
+/// Reads instructions that change a configuration and nothing else; the name of one that does not is the error's `Err`.
+pub(crate) fn parse_changes(text: &str, allowed: &[&str]) -> Result<Vec<Instruction>, Result<String, String>> {
+    let source = source::read(text.as_bytes()).map_err(|error| Ok(error.message))?;
+    let strange = source.nodes.iter().find(|node| !allowed.contains(&node.keyword.to_ascii_lowercase().as_str()));
+    if let Some(node) = strange {
+        return Err(Err(node.keyword.clone()));
+    }
+    source.nodes.iter().map(|node| instruction::parse(node, &mut Vec::new()).map_err(Ok)).collect()
+}
+
+#[cfg(test)]
+mod tests;

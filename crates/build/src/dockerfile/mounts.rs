@@ -50,6 +50,9 @@ pub(crate) type Expander<'a> = dyn FnMut(&str) -> Result<String, String> + 'a;
 /// The fields of a line of CSV.
 fn fields(text: &str) -> Result<Vec<String>, String> {
     let fault = |reason: &str| format!("failed to parse csv mounts: {reason}");
+    if text.is_empty() {
+        return Err(fault("EOF"));
+    }
     let mut out = Vec::new();
     let mut rest = text;
     loop {

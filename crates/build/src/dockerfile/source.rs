@@ -67,7 +67,8 @@ impl Directives {
                 other => return Err(format!("invalid escape token '{other}' does not match ` or \\")),
             },
             "syntax" => self.syntax = Some(value.to_owned()),
-            _ => self.check = Some(value.to_owned()),
+            // Only the first word counts.
+            _ => self.check = value.split(' ').next().map(str::to_owned),
         }
         self.seen.push(key);
         Ok(true)
@@ -107,7 +108,7 @@ impl<'a> Reader<'a> {
 }
 
 fn fault(message: String, first: usize, last: usize) -> ParseError {
-    ParseError { message, lines: Some(Lines { first, last: last.max(first) }) }
+    ParseError::of_form(message, Some(Lines { first, last: last.max(first) }))
 }
 
 fn is_comment(line: &str) -> bool {
@@ -128,11 +129,8 @@ fn continuation(line: &str, escape: char) -> (&str, bool) {
 
 /// Reads a file.
 pub(super) fn read(text: &[u8]) -> Result<Source, ParseError> {
-    if text.is_empty() {
-        return Err(ParseError { message: "the Dockerfile cannot be empty".to_owned(), lines: None });
-    }
     if text.len() > MAX_FILE {
-        return Err(ParseError { message: "the Dockerfile is larger than 8 MiB".to_owned(), lines: None });
+        return Err(ParseError::of_form("the Dockerfile is larger than 8 MiB".to_owned(), None));
     }
     let text = String::from_utf8_lossy(text);
     let mut reader = Reader { rest: text.strip_prefix('\u{feff}').unwrap_or(&text), number: 0 };

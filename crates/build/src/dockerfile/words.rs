@@ -135,7 +135,10 @@ pub(crate) fn suggest(word: &str, options: &[&str], case_sensitive: bool) -> Opt
     let folded = |text: &str| if case_sensitive { text.to_owned() } else { text.to_lowercase() };
     let wanted = folded(word);
     let mut best: Option<(usize, String)> = None;
-    for option in options {
+    if word.len() > 64 {
+        return None;
+    }
+    for option in options.iter().take(1000) {
         let option = folded(option);
         if option == wanted {
             return None;

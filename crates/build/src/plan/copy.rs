@@ -1,19 +1,19 @@
 //! COPY and ADD.
 
-use std::str::FromStr;
+use std::str::FromStr as _;
 
 use sampan_gotext::shellwords::Lexer;
 use sampan_oci::Digest;
 
 use super::dispatch::Done;
 use super::graph::{Copy, File, FileAction, Http, Mode, Op, OpId, Unpack};
-use super::planner::{Command, Planner};
+use super::planner::{Command, Fault, Planner};
 use super::remote::{Remote, classify, file_name};
 use super::scope::{destination, join};
 use crate::dockerfile::{Lines, Transfer, rules};
 
 impl Planner<'_> {
-    pub(super) fn transfer(&mut self, stage: usize, command: &Command, written: &Transfer, add: bool) -> Result<Done, String> {
+    pub(super) fn transfer(&mut self, stage: usize, command: &Command, written: &Transfer, add: bool) -> Result<Done, Fault> {
         let head = &command.instruction.head;
         let (transfer, from) = self.expanded(stage, head.lines, written)?;
         let from = match command.sources.first() {
@@ -84,7 +84,7 @@ impl Planner<'_> {
     }
 
     /// One source, destination and owner left open.
-    fn source(&mut self, source: &str, transfer: &Transfer, add: bool, from: Option<Option<OpId>>, lines: Lines) -> Result<Copy, String> {
+    fn source(&mut self, source: &str, transfer: &Transfer, add: bool, from: Option<Option<OpId>>, lines: Lines) -> Result<Copy, Fault> {
         let mut copy = Copy {
             from: None,
             source: "/".to_owned(),
@@ -99,19 +99,19 @@ impl Planner<'_> {
             add,
         };
         match classify(source)? {
-            Remote::Git { .. } if !add => return Err("source can't be a git ref for COPY".to_owned()),
-            Remote::Http if !add => return Err("source can't be a URL for COPY".to_owned()),
+            Remote::Git { .. } if !add => return Err(no_url("source can't be a git ref for COPY")),
+            Remote::Http if !add => return Err(no_url("source can't be a URL for COPY")),
             Remote::Git { mut git, keep_git_dir } => {
                 if let (Some(flag), Some(query)) = (transfer.keep_git_dir, keep_git_dir)
                     && flag != query
                 {
-                    return Err("inconsistent keep-git-dir configuration".to_owned());
+                    return Err("inconsistent keep-git-dir configuration".to_owned().into());
                 }
                 git.keep_git_dir = keep_git_dir.or(transfer.keep_git_dir).unwrap_or(false);
                 match &git.checksum {
                     Some(other) if !transfer.checksum.is_empty() && *other != transfer.checksum => {
                         let quote = sampan_gotext::quote;
-                        return Err(format!("checksum mismatch {} != {}", quote(&transfer.checksum), quote(other)));
+                        return Err(format!("checksum mismatch {} != {}", quote(&transfer.checksum), quote(other)).into());
                     }
                     None if !transfer.checksum.is_empty() => git.checksum = Some(transfer.checksum.clone()),
                     _ => {}
@@ -150,6 +150,10 @@ impl Planner<'_> {
     }
 }
 
+fn no_url(message: &str) -> Fault {
+    Fault { message: message.to_owned(), classic: Some("COPY failed: source can't be a URL for COPY".to_owned()) }
+}
+
 fn checksum_rules(transfer: &Transfer, add: bool) -> Result<(), String> {
     if transfer.checksum.is_empty() {
         return Ok(());
@@ -177,11 +181,7 @@ fn mode(text: &str) -> Result<Mode, String> {
     if text.starts_with(|first: char| first.is_ascii_digit()) {
         return Err(not_octal());
     }
-    if text.split(',').all(is_clause) {
-        Ok(Mode::Symbolic(text.to_owned()))
-    } else {
-        Err(format!("mode: invalid mode string {}", sampan_gotext::quote(text)))
-    }
+    if text.split(',').all(is_clause) { Ok(Mode::Symbolic(text.to_owned())) } else { Err("invalid syntax".to_owned()) }
 }
 
 /// `[ugoa]*([-+=]([rwxXst]*|[ugo]))+`.

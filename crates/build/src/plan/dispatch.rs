@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::graph::{File, FileAction, Op, OpId, Step};
 use super::lint;
-use super::planner::{Command, DEFAULT_PATH, Planner, fault};
+use super::planner::{Command, DEFAULT_PATH, Fault, Planner, fault};
 use super::ports;
 use super::request::PlanError;
 use super::scope::{join, set_line};
@@ -26,13 +26,13 @@ pub(super) struct Done {
 impl Planner<'_> {
     /// Plans all instructions of a stage.
     pub(super) fn dispatch_stage(&mut self, stage: usize) -> Result<(), PlanError> {
-        self.begin(stage);
+        self.begin(stage).map_err(|message| fault(message, self.stages[stage].lines))?;
         let first = self.steps.len();
-        self.from_step(stage)?;
+        self.stage_step(stage)?;
         for command in std::mem::take(&mut self.stages[stage].commands) {
             let lines = command.instruction.head.lines;
             let at = |message: String| fault(message, Some(lines));
-            let done = self.dispatch(stage, &command).map_err(at)?;
+            let done = self.dispatch(stage, &command).map_err(|fault| fault.at(lines))?;
             self.step(stage, &command.instruction.head, done, command.trigger).map_err(at)?;
             // The next stage wants to know the triggers.
             self.stages[stage].commands.push(command);
@@ -42,15 +42,22 @@ impl Planner<'_> {
     }
 
     /// Takes over what the stage begins with.
-    fn begin(&mut self, stage: usize) {
+    fn begin(&mut self, stage: usize) -> Result<(), String> {
         if let Some(base) = self.stages[stage].base {
-            let base = self.stages[base].clone();
+            let base = &self.stages[base];
+            let (root, platform, config) = (base.root, base.platform.clone(), Arc::clone(&base.config));
+            let (variables, workdir_set, base_image) = (base.variables.clone(), base.workdir_set, base.base_image.clone());
+            let build_args = base.build_args.clone();
             let state = &mut self.stages[stage];
-            (state.root, state.platform, state.config) = (base.root, base.platform, base.config);
-            (state.variables, state.workdir_set, state.base_image) = (base.variables, base.workdir_set, base.base_image);
-            state.build_args.extend(base.build_args);
+            (state.root, state.platform, state.config) = (root, platform, config);
+            (state.variables, state.workdir_set, state.base_image) = (variables, workdir_set, base_image);
+            state.build_args.extend(build_args);
             self.config(stage).config.on_build = None;
         }
+        let state = &self.stages[stage];
+        let build_args: usize = state.build_args.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, String::len) + 64).sum();
+        let weight = state.variables.weight() + build_args + self.weight(stage);
+        self.spend(weight)?;
         self.stages[stage].dispatched = true;
         let env = self.config(stage).config.env.get_or_insert_default();
         if !env.iter().any(|line| line.starts_with("PATH=")) {
@@ -63,12 +70,13 @@ impl Planner<'_> {
             state.variables.set(key, value);
         }
         let config = self.config(stage);
-        if !config.config.working_dir.is_empty() {
+        if !config.config.working_dir.is_empty() && !config.config.working_dir.starts_with('/') {
             config.config.working_dir = join("/", &config.config.working_dir);
         }
+        Ok(())
     }
 
-    fn from_step(&mut self, stage: usize) -> Result<(), PlanError> {
+    fn stage_step(&mut self, stage: usize) -> Result<(), PlanError> {
         let state = &self.stages[stage];
         let (Some(head), Some(index)) = (state.head.clone(), state.index) else { return Ok(()) };
         let step = Step {
@@ -112,15 +120,15 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn dispatch(&mut self, stage: usize, command: &Command) -> Result<Done, String> {
+    fn dispatch(&mut self, stage: usize, command: &Command) -> Result<Done, Fault> {
         let head = &command.instruction.head;
         let lines = head.lines;
         let history = match &command.instruction.kind {
-            Kind::From(_) => return Err("*instructions.Stage is not a command type".to_owned()),
-            Kind::Run(run) => return self.run(stage, command, run),
+            Kind::From(_) => return Err("*instructions.Stage is not a command type".to_owned().into()),
+            Kind::Run(run) => return Ok(self.run(stage, command, run)?),
             Kind::Copy(transfer) => return self.transfer(stage, command, transfer, false),
             Kind::Add(transfer) => return self.transfer(stage, command, transfer, true),
-            Kind::Workdir(path) => return self.workdir(stage, command, path),
+            Kind::Workdir(path) => return Ok(self.workdir(stage, command, path)?),
             Kind::Onbuild(trigger) => {
                 self.config(stage).config.on_build.get_or_insert_default().push(trigger.clone());
                 return Ok(Done::default());
@@ -140,7 +148,7 @@ impl Planner<'_> {
             Kind::StopSignal(signal) => {
                 let signal = self.word(stage, lines, signal)?;
                 if !is_signal(&signal) {
-                    return Err(format!("invalid signal: {signal}"));
+                    return Err(format!("invalid signal: {signal}").into());
                 }
                 self.config(stage).config.stop_signal.clone_from(&signal);
                 self.commit(stage, format!("STOPSIGNAL {signal}"), false)
@@ -242,7 +250,7 @@ impl Planner<'_> {
         let words = self.with_shell(stage, line);
         let message = format!("CMD {}", printed_list(&words));
         let config = &mut self.config(stage).config;
-        (config.cmd, config.args_escaped) = (Some(words), true);
+        (config.cmd, config.args_escaped) = (Some(words).filter(|words| !words.is_empty()), true);
         self.commit(stage, message, false)
     }
 
@@ -262,15 +270,16 @@ impl Planner<'_> {
         self.commit(stage, message, false)
     }
 
-    fn expose(&mut self, stage: usize, lines: Lines, words: &[String]) -> Result<History, String> {
-        let mut found = Vec::new();
+    fn expose(&mut self, stage: usize, lines: Lines, words: &[String]) -> Result<History, Fault> {
+        let mut expanded = Vec::new();
         for word in words {
-            let expanded = self.expand_with(stage, word, self.lexer)?;
-            for word in expanded.words {
-                let ports = ports::parse(&word, lines, &mut self.findings)?;
-                self.spend(ports.len() * 64)?;
-                found.extend(ports);
-            }
+            expanded.extend(self.expand_with(stage, word, self.lexer)?.words);
+        }
+        let mut found = Vec::new();
+        for word in expanded {
+            let ports = ports::parse(&word, lines, &mut self.findings)?;
+            self.spend(ports.len() * 64)?;
+            found.extend(ports);
         }
         let config = &mut self.config(stage).config;
         config.exposed_ports.extend(found.iter().map(|port| (port.clone(), json!({}))));
@@ -293,14 +302,16 @@ impl Planner<'_> {
             let text = format!("Relative workdir {} can have unexpected results if the base image changes", sampan_gotext::quote(&path));
             self.findings.push(rules::WORKDIR_RELATIVE_PATH.warn(head.lines, text));
         }
-        let path = join(&self.stages[stage].config.config.working_dir, &path);
+        // The configuration keeps an absolute path as it was written.
+        let clean = join(&self.stages[stage].config.config.working_dir, &path);
+        let path = if path.starts_with('/') { path } else { clean.clone() };
         self.config(stage).config.working_dir.clone_from(&path);
         let mut done = Done::default();
         if path != "/" {
             let shown = self.shown(stage, &head.code, self.lexer);
             (done.name, done.number) = self.numbered(stage, &shown, command.trigger);
             let owner = Some(self.stages[stage].config.config.user.clone()).filter(|user| !user.is_empty());
-            let actions = vec![FileAction::Mkdir { path: path.clone(), mode: 0o755, owner }];
+            let actions = vec![FileAction::Mkdir { path: clean, mode: 0o755, owner }];
             let op = self.op(Op::File(File { root: self.stages[stage].root, actions, link: false }));
             self.stages[stage].root = Some(op);
             done.op = Some(op);

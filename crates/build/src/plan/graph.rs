@@ -106,6 +106,24 @@ pub enum Op {
     File(File),
 }
 
+impl Op {
+    /// The operations that this one reads, its root first; each has a lower number than this one.
+    #[must_use]
+    pub fn inputs(&self) -> Vec<OpId> {
+        match self {
+            Self::Image { .. } | Self::Scratch | Self::Context { .. } | Self::Http(_) | Self::Git(_) => Vec::new(),
+            Self::Exec(exec) => exec.root.into_iter().chain(exec.mounts.iter().filter_map(|mount| mount.from)).collect(),
+            Self::File(file) => {
+                let from = |action: &FileAction| match action {
+                    FileAction::Copy(copy) => copy.from,
+                    FileAction::Mkdir { .. } | FileAction::Write { .. } => None,
+                };
+                file.root.into_iter().chain(file.actions.iter().filter_map(from)).collect()
+            }
+        }
+    }
+}
+
 /// A download.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {

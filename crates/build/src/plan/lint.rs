@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sampan_gotext::shellwords::Expansion;
 use sampan_oci::{Platform, Reference};
 
-use super::planner::Planner;
+use super::planner::{MAX_FINDINGS, Planner};
 use super::scope::Variables;
 use crate::dockerfile::{Head, Lines, StageSource, rules, suggest};
 
@@ -63,6 +63,9 @@ pub(super) fn default_bases(planner: &mut Planner<'_>, globals: &Variables) {
 
 /// Variables of FROM that nothing declares.
 pub(super) fn undeclared(planner: &mut Planner<'_>, unmatched: &BTreeSet<String>, lines: Lines) {
+    if unmatched.is_empty() || planner.findings.len() >= MAX_FINDINGS {
+        return;
+    }
     let known: Vec<&str> = planner.globals.keys().into_iter().chain(planner.declared.iter().map(String::as_str)).collect();
     let mut found = Vec::new();
     for name in unmatched.iter().filter(|name| !known.contains(&name.as_str())) {

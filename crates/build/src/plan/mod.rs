@@ -22,12 +22,16 @@ pub use graph::{
 };
 pub use request::{Base, BaseError, Bases, Entitlements, NamedContext, NoCache, PlanError, Request};
 
+pub(crate) use ports::parse as parse_port;
+pub(crate) use scope::{join, set_line};
+pub(crate) use signal::is_signal;
+
 use crate::dockerfile::{Dockerfile, Kind, ParseError};
 use planner::{Planner, fault};
 
 impl From<ParseError> for PlanError {
     fn from(error: ParseError) -> Self {
-        Self { kind: sampan_base::ErrorKind::Invalid, message: error.message, classic: None, lines: error.lines }
+        Self { kind: sampan_base::ErrorKind::Invalid, message: error.message, classic: Some(error.classic), lines: error.lines }
     }
 }
 
@@ -109,12 +113,15 @@ fn unused(planner: &Planner<'_>) -> Vec<String> {
         }
     }
     let known = |key: &String| {
-        let platform = ["BUILD", "TARGET"].iter().any(|side| key.strip_prefix(side).is_some_and(|rest| planner_names(rest)));
+        let platform = ["BUILD", "TARGET"].iter().any(|side| key.strip_prefix(side).is_some_and(is_platform_fact));
         declared.contains(key) || run::is_proxy(key) || key.starts_with("BUILDKIT_") || key == "SOURCE_DATE_EPOCH" || platform
     };
     planner.request.build_args.keys().filter(|key| !known(key)).cloned().collect()
 }
 
-fn planner_names(rest: &str) -> bool {
+fn is_platform_fact(rest: &str) -> bool {
     matches!(rest, "PLATFORM" | "OS" | "OSVERSION" | "ARCH" | "VARIANT" | "STAGE")
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,9 @@ use super::scope::Variables;
 use crate::dockerfile::{CheckConfig, Dockerfile, Head, Instruction, Lines, Warning, rules, suggest};
 
 /// How many bytes the expansions of one plan may move, and how many its configurations may have together.
-const MAX_SPENT: usize = 1 << 29;
+const MAX_SPENT: usize = 1 << 27;
+/// Findings beyond this many are not looked for; each may look through all names for one that is near.
+pub(super) const MAX_FINDINGS: usize = 500;
 /// The comment of every history entry, as BuildKit's.
 const COMMENT: &str = "buildkit.dockerfile.v0";
 /// What a command finds programs in where the image does not say.
@@ -43,7 +45,7 @@ pub(super) struct StageState {
     pub(super) base: Option<usize>,
     pub(super) context: Option<NamedContext>,
     pub(super) context_name: String,
-    pub(super) dependencies: Vec<(usize, Lines)>,
+    pub(super) dependencies: BTreeMap<usize, Lines>,
     pub(super) commands: Vec<Command>,
     pub(super) resolved: bool,
     pub(super) triggers_taken: bool,
@@ -72,18 +74,42 @@ pub(super) struct Planner<'a> {
     pub(super) bases: &'a dyn Bases,
     pub(super) lexer: Lexer,
     pub(super) checks: CheckConfig,
-    pub(super) globals: Variables,
+    pub(super) globals: Arc<Variables>,
     pub(super) declared: BTreeSet<String>,
     pub(super) target: Platform,
     pub(super) build: Platform,
     pub(super) stages: Vec<StageState>,
     pub(super) by_name: HashMap<String, usize>,
+    /// Images that instructions name, by name; one for all that name it.
+    pub(super) implicit: HashMap<String, usize>,
     pub(super) contexts: BTreeMap<String, OpId>,
     pub(super) ops: Vec<Op>,
     pub(super) steps: Vec<Step>,
     pub(super) findings: Vec<Warning>,
     pub(super) ignore: Ignore,
     spent: usize,
+}
+
+/// What is wrong with an instruction, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// BuildKit's.
+    pub(crate) message: String,
+    /// The classic builder's where they differ.
+    pub(crate) classic: Option<String>,
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Self {
+        Self { message, classic: None }
+    }
+}
+
+impl Fault {
+    /// The fault at its place.
+    pub(super) fn at(self, lines: Lines) -> PlanError {
+        PlanError { kind: ErrorKind::Invalid, message: self.message, classic: self.classic, lines: Some(lines) }
+    }
 }
 
 /// A fault at a place.
@@ -119,12 +145,13 @@ impl<'a> Planner<'a> {
             bases,
             lexer: Lexer::new(file.escape),
             checks,
-            globals: Variables::default(),
+            globals: Arc::default(),
             declared: BTreeSet::new(),
             target,
             build,
             stages: Vec::new(),
             by_name: HashMap::new(),
+            implicit: HashMap::new(),
             contexts: BTreeMap::new(),
             ops: Vec::new(),
             steps: Vec::new(),
@@ -175,13 +202,20 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn report_unset(&mut self, stage: usize, lines: Lines, expansion: &Expansion) {
+        if expansion.unmatched.is_empty() {
+            return;
+        }
         let stage = &self.stages[stage];
+        let keys = stage.variables.keys();
         for name in &expansion.unmatched {
+            if self.findings.len() >= MAX_FINDINGS {
+                return;
+            }
             if stage.build_args.iter().any(|(key, _)| key == name) {
                 continue;
             }
             let mut text = format!("Usage of undefined variable '${name}'");
-            if let Some(other) = suggest(name, &stage.variables.keys(), true) {
+            if let Some(other) = suggest(name, &keys, true) {
                 text.push_str(&format!(" (did you mean ${other}?)"));
             }
             self.findings.push(rules::UNDEFINED_VAR.warn(lines, text));

@@ -1,18 +1,23 @@
 //! EXPOSE: `[ip:][host:]port[-port][/protocol]` to the container's ports.
 
+use super::planner::Fault;
 use crate::dockerfile::{Lines, Warning, rules};
 
 /// The ports of one word, `80/tcp`; findings of checks are added.
-pub(super) fn parse(text: &str, lines: Lines, findings: &mut Vec<Warning>) -> Result<Vec<String>, String> {
+pub(crate) fn parse(text: &str, lines: Lines, findings: &mut Vec<Warning>) -> Result<Vec<String>, Fault> {
     let (address, host, container) = split(text);
-    let in_port = |reason: &str| format!("invalid port: {}: {reason}", sampan_gotext::quote(text));
+    let in_port = |reason: &str, classic: String| Fault {
+        message: format!("invalid port: {}: {reason}", sampan_gotext::quote(text)),
+        classic: Some(classic),
+    };
+    let fault = |message: String| Fault { classic: Some(message.replacen("invalid", "Invalid", 1)), message };
     let (ports, protocol) = container.split_once('/').unwrap_or((container, ""));
     if ports.is_empty() {
-        return Err(in_port("no port specified"));
+        return Err(in_port("no port specified", format!("No port specified: {text}<empty>")));
     }
     let lower = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_lowercase() };
     if !matches!(lower.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(in_port(&format!("invalid proto: {protocol}")));
+        return Err(in_port(&format!("invalid proto: {protocol}"), format!("Invalid proto: {protocol}")));
     }
     if !protocol.is_empty() && protocol != lower {
         let text = format!("Defined protocol '{text}' in EXPOSE instruction should be lowercase");
@@ -24,13 +29,13 @@ pub(super) fn parse(text: &str, lines: Lines, findings: &mut Vec<Warning>) -> Re
     }
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&address);
     if !address.is_empty() && bare.parse::<std::net::IpAddr>().is_err() {
-        return Err(format!("invalid IP address: {address}"));
+        return Err(fault(format!("invalid IP address: {address}")));
     }
-    let (first, last) = range(ports).ok_or_else(|| format!("invalid containerPort: {ports}"))?;
+    let (first, last) = range(ports).ok_or_else(|| fault(format!("invalid containerPort: {ports}")))?;
     if !host.is_empty() {
-        let (host_first, host_last) = range(host).ok_or_else(|| format!("invalid hostPort: {host}"))?;
+        let (host_first, host_last) = range(host).ok_or_else(|| fault(format!("invalid hostPort: {host}")))?;
         if last - first != host_last - host_first && last != first {
-            return Err(format!("invalid ranges specified for container and host Ports: {ports} and {host}"));
+            return Err(fault(format!("invalid ranges specified for container and host Ports: {ports} and {host}")));
         }
     }
     Ok((first..=last).map(|port| format!("{port}/{lower}")).collect())
@@ -58,7 +63,7 @@ mod tests {
     use super::*;
 
     fn ports(text: &str) -> Result<Vec<String>, String> {
-        parse(text, Lines { first: 1, last: 1 }, &mut Vec::new())
+        parse(text, Lines { first: 1, last: 1 }, &mut Vec::new()).map_err(|fault| fault.message)
     }
 
     #[test]

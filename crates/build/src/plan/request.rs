@@ -103,10 +103,18 @@ pub struct PlanError {
     pub kind: ErrorKind,
     /// BuildKit's words, without position.
     pub message: String,
-    /// The classic builder's words where they differ, position included.
+    /// The classic builder's words where they differ; see [`Self::classic_message`].
     pub classic: Option<String>,
     /// Where the fault lies.
     pub lines: Option<Lines>,
+}
+
+impl PlanError {
+    /// The classic builder's words, which differ from BuildKit's in places.
+    #[must_use]
+    pub fn classic_message(&self) -> &str {
+        self.classic.as_deref().unwrap_or(&self.message)
+    }
 }
 
 impl sampan_base::Failure for PlanError {

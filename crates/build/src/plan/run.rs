@@ -28,13 +28,14 @@ impl Planner<'_> {
         let shown = self.shown_masked(stage, &shown, lexer, &options);
         let (name, number) = self.numbered(stage, &shown, command.trigger);
         let proxies = self.request.build_args.iter().filter(|(key, _)| is_proxy(key));
+        self.spend(self.stages[stage].variables.weight())?;
         let config = &self.stages[stage].config.config;
         let exec = Exec {
             root: self.stages[stage].root,
             args: args.clone(),
             env: self.stages[stage].variables.lines(),
             proxy_env: proxies.map(|(key, value)| (key.clone(), value.clone())).collect(),
-            cwd: if config.working_dir.is_empty() { "/".to_owned() } else { config.working_dir.clone() },
+            cwd: join("/", &config.working_dir),
             user: config.user.clone(),
             network,
             security,
@@ -80,6 +81,9 @@ impl Planner<'_> {
             return self.shown(stage, code, lexer);
         }
         let kept = self.stages[stage].variables.clone();
+        if self.spend(kept.weight()).is_err() {
+            return code.to_owned();
+        }
         for name in secrets {
             self.stages[stage].variables.set(name, "****");
         }
@@ -116,6 +120,7 @@ impl Planner<'_> {
         };
         match option.kind.as_str() {
             "secret" => return secret(option, mount, owner),
+            "ssh" if !option.source.is_empty() => return Err("ssh does not support source".to_owned()),
             "ssh" => {
                 let id = if option.id.is_empty() { "default".to_owned() } else { option.id.clone() };
                 let mode = option.mode.unwrap_or(0o600);

@@ -19,6 +19,11 @@ impl Variables {
         self.values.get(key).map(|(_, value)| value.as_str())
     }
 
+    /// About how many bytes they have.
+    pub(super) fn weight(&self) -> usize {
+        self.values.iter().map(|(key, (_, value))| key.len() + value.len() + 96).sum()
+    }
+
     /// The names, in order.
     pub(super) fn keys(&self) -> Vec<&str> {
         let mut keys: Vec<(usize, &str)> = self.values.iter().map(|(key, (number, _))| (*number, key.as_str())).collect();
@@ -33,7 +38,7 @@ impl Variables {
 }
 
 /// Sets a line of an image's environment, where it stands or at the end.
-pub(super) fn set_line(lines: &mut Vec<String>, key: &str, value: &str) {
+pub(crate) fn set_line(lines: &mut Vec<String>, key: &str, value: &str) {
     let line = format!("{key}={value}");
     match lines.iter_mut().find(|other| other.split('=').next() == Some(key)) {
         Some(other) => *other = line,
@@ -42,7 +47,7 @@ pub(super) fn set_line(lines: &mut Vec<String>, key: &str, value: &str) {
 }
 
 /// Go's `path.Join` of a directory and a path, cleaned; the result is absolute.
-pub(super) fn join(directory: &str, path: &str) -> String {
+pub(crate) fn join(directory: &str, path: &str) -> String {
     sampan_gotext::ignore::clean(&if path.starts_with('/') { path.to_owned() } else { format!("/{directory}/{path}") })
 }
 

@@ -7,7 +7,7 @@ const NAMES: [&str; 36] = [
 ];
 
 /// Whether a text is a signal: a name with or without `SIG`, or a number that is not 0.
-pub(super) fn is_signal(text: &str) -> bool {
+pub(crate) fn is_signal(text: &str) -> bool {
     if let Ok(number) = text.parse::<i64>() {
         return number != 0;
     }

@@ -13,6 +13,10 @@ use super::planner::{Command, Planner, StageState, empty_image, fault};
 use super::request::{BaseError, NamedContext, NoCache, PlanError};
 use crate::dockerfile::{Instruction, Kind, Lines, StageSource, mount_from, parse_one, rules, with_suggestion};
 
+/// What a trigger costs at least; a stage's triggers run again in every stage that begins with it.
+const TRIGGER_COST: usize = 4096;
+/// The most stages and images of one plan.
+const MAX_STAGES: usize = 20_000;
 /// Images that people mean when they mistype.
 const COMMON: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
 
@@ -38,19 +42,19 @@ impl Planner<'_> {
         ];
         for (key, default) in platform {
             let value = self.request.build_args.get(key).unwrap_or(&default).clone();
-            self.globals.set(key, &value);
+            Arc::make_mut(&mut self.globals).set(key, &value);
         }
-        let defaults = self.globals.clone();
-        if let Some(globals) = self.global_values(false).ok() {
+        let defaults = Arc::clone(&self.globals);
+        if let Ok(globals) = self.global_values(false) {
             lint::default_bases(self, &globals);
         }
         self.globals = defaults;
-        self.globals = self.global_values(true)?;
+        self.globals = Arc::new(self.global_values(true)?);
         Ok(())
     }
 
     fn global_values(&mut self, given: bool) -> Result<super::scope::Variables, PlanError> {
-        let mut globals = self.globals.clone();
+        let mut globals = (*self.globals).clone();
         for instruction in &self.file.global_args {
             let Kind::Arg(arguments) = &instruction.kind else { continue };
             for argument in arguments {
@@ -105,7 +109,7 @@ impl Planner<'_> {
     fn stage(&mut self, index: usize, source: &StageSource) -> Result<StageState, PlanError> {
         let lines = source.head.lines;
         let at = |message: String| fault(message, Some(lines));
-        let globals = self.globals.clone();
+        let globals = Arc::clone(&self.globals);
         let lookup = |name: &str| globals.get(name).map(str::to_owned);
         let name = self.lexer.expand(&source.from.base, &lookup).map_err(|error| at(error.to_string()))?;
         self.spend(name.cost).map_err(at)?;
@@ -156,20 +160,9 @@ impl Planner<'_> {
         if expanded.text.is_empty() {
             return Err(at(suggested(format!("empty platform value from expression {text}"))));
         }
-        let bare = ["linux", "windows", "darwin", "freebsd"].contains(&expanded.text.to_ascii_lowercase().as_str());
-        let full = match expanded.text.contains('/') {
-            true => expanded.text.clone(),
-            // One word is an operating system or an architecture.
-            false if bare => format!("{}/{}", expanded.text, self.build.architecture),
-            false => format!("linux/{}", expanded.text),
-        };
-        let known = ["amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "mips64le", "loong64", "mips64", "ppc64", "wasm"];
-        let parsed = Platform::parse(&full).filter(|parsed| expanded.text.contains('/') || known.contains(&parsed.architecture.as_str()));
-        parsed.map(Some).ok_or_else(|| {
-            let shown = sampan_gotext::quote(&expanded.text);
-            let reason = format!("{shown}: unknown operating system or architecture: invalid argument");
-            at(format!("failed to parse platform {text}: {}", suggested(reason)))
-        })
+        parse_platform(&expanded.text, &self.build)
+            .map(Some)
+            .map_err(|reason| at(format!("failed to parse platform {text}: {}", suggested(reason))))
     }
 
     /// An additional context of a name.
@@ -225,7 +218,8 @@ impl Planner<'_> {
                 let expanded = expanded.map_err(|error| fault(error.to_string(), Some(lines)))?;
                 if expanded.text != copy.from {
                     let text = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
-                    return Err(fault(text, None));
+                    let classic = Some(format!("invalid from flag value {}: invalid reference format", copy.from));
+                    return Err(PlanError { classic, ..fault(text, None) });
                 }
                 vec![copy.from.clone()]
             }
@@ -238,23 +232,42 @@ impl Planner<'_> {
             let source = match index {
                 Some(index) => {
                     let found = usize::try_from(index).ok().filter(|index| *index < self.stages.len());
-                    found.ok_or_else(|| fault(format!("invalid stage index {index}"), None))?
+                    found.ok_or_else(|| PlanError {
+                        classic: Some(format!("invalid from flag value {index}: index out of bounds")),
+                        ..fault(format!("invalid stage index {index}"), None)
+                    })?
                 }
                 None => {
                     let name = if name.is_empty() { "scratch".to_owned() } else { name };
                     match self.by_name.get(&name.to_lowercase()) {
                         Some(known) => *known,
-                        None => self.add(StageState { base_name: name, lines: Some(lines), ..StageState::default() }),
+                        None => self.implicit_stage(name, Some(lines).filter(|_| is_copy))?,
                     }
                 }
             };
             command.sources.push(source);
-            self.stages[stage].dependencies.push((source, lines));
+            // The last instruction that reads a stage is the one that errors name.
+            self.stages[stage].dependencies.insert(source, lines);
         }
         Ok(())
     }
 
+    /// The stage that stands for an image that an instruction names.
+    fn implicit_stage(&mut self, name: String, lines: Option<Lines>) -> Result<usize, PlanError> {
+        if let Some(known) = self.implicit.get(&name) {
+            return Ok(*known);
+        }
+        if self.stages.len() >= MAX_STAGES {
+            return Err(fault(format!("more than {MAX_STAGES} stages and images"), lines));
+        }
+        let number = self.add(StageState { base_name: name.clone(), lines, ..StageState::default() });
+        self.implicit.insert(name, number);
+        Ok(number)
+    }
+
     fn refuse_circles(&self) -> Result<(), PlanError> {
+        let edges = |stage: &StageState| stage.dependencies.iter().map(|(source, lines)| (*source, *lines)).collect::<Vec<_>>();
+        let edges: Vec<Vec<(usize, Lines)>> = self.stages.iter().map(edges).collect();
         // 0: not seen, 1: on the way, 2: done.
         let mut marks = vec![0u8; self.stages.len()];
         for begin in 0..self.stages.len() {
@@ -264,7 +277,7 @@ impl Planner<'_> {
             marks[begin] = 1;
             let mut way = vec![(begin, 0)];
             while let Some((stage, next)) = way.last_mut() {
-                let Some((dependency, lines)) = self.stages[*stage].dependencies.get(*next).copied() else {
+                let Some((dependency, lines)) = edges[*stage].get(*next).copied() else {
                     marks[*stage] = 2;
                     way.pop();
                     continue;
@@ -277,7 +290,8 @@ impl Planner<'_> {
                     }
                     1 => {
                         let text = format!("circular dependency detected on stage: {}", self.stages[begin].display_name);
-                        return Err(fault(text, Some(lines)));
+                        let taken = |(stage, next): &(usize, usize)| edges[*stage].get(next.wrapping_sub(1)).map(|(_, lines)| *lines);
+                        return Err(fault(text, way.iter().filter_map(taken).min().or(Some(lines))));
                     }
                     _ => {}
                 }
@@ -296,7 +310,7 @@ impl Planner<'_> {
         while let Some(stage) = open.pop() {
             if found.insert(stage) {
                 open.extend(self.stages[stage].base);
-                open.extend(self.stages[stage].dependencies.iter().map(|(source, _)| *source));
+                open.extend(self.stages[stage].dependencies.keys());
             }
         }
         found
@@ -335,9 +349,10 @@ impl Planner<'_> {
             state.dispatched = implicit;
             return Ok(());
         }
-        let reference = Reference::parse_normalized(&name);
-        let reference =
-            reference.map_err(|error| fault(format!("failed to parse stage name {}: {error}", sampan_gotext::quote(&name)), lines))?;
+        let reference = Reference::parse_normalized(&name).map_err(|error| {
+            let text = format!("failed to parse stage name {}: {error}", sampan_gotext::quote(&name));
+            PlanError { classic: Some(self.in_from_flag(stage, error.to_string())), ..fault(text, lines) }
+        })?;
         if !reachable {
             return Ok(());
         }
@@ -351,7 +366,7 @@ impl Planner<'_> {
         if let Some(context) = self.named_context(&name) {
             self.use_context(stage, &name.to_lowercase(), &context, &platform)?;
         } else {
-            self.use_image(stage, &name, reference.with_default_tag(), &platform)?;
+            self.use_image(stage, &name, &reference.with_default_tag(), &platform)?;
         }
         self.stages[stage].dispatched = implicit;
         Ok(())
@@ -359,7 +374,7 @@ impl Planner<'_> {
 
     fn use_context(&mut self, stage: usize, name: &str, context: &NamedContext, platform: &Platform) -> Result<(), PlanError> {
         match context {
-            NamedContext::Image(reference) => self.use_image(stage, name, reference.clone().with_default_tag(), platform),
+            NamedContext::Image(reference) => self.use_image(stage, name, &reference.clone().with_default_tag(), platform),
             NamedContext::Directory => {
                 let op = self.context(name);
                 let state = &mut self.stages[stage];
@@ -371,9 +386,9 @@ impl Planner<'_> {
         }
     }
 
-    fn use_image(&mut self, stage: usize, name: &str, reference: Reference, platform: &Platform) -> Result<(), PlanError> {
+    fn use_image(&mut self, stage: usize, name: &str, reference: &Reference, platform: &Platform) -> Result<(), PlanError> {
         let lines = self.stages[stage].lines;
-        let base = self.bases.resolve(&reference, platform).map_err(|error| self.base_fault(stage, name, error))?;
+        let base = self.bases.resolve(reference, platform).map_err(|error| self.base_fault(stage, name, error))?;
         let mut platform = platform.clone();
         let implicit = self.request.platform.is_none() && self.stages[stage].platform.is_none();
         let found = base.config.platform();
@@ -385,7 +400,7 @@ impl Planner<'_> {
             self.findings.push(rules::INVALID_BASE_IMAGE_PLATFORM.warn(lines, text));
         }
         let empty = base.config.rootfs.diff_ids.is_empty() && base.config.history.iter().all(|entry| entry.empty_layer);
-        let op = (!empty).then(|| self.op(Op::Image { image: base.image.clone(), platform: platform.clone() }));
+        let op = (!empty).then(|| self.image_op(Op::Image { image: base.image.clone(), platform: platform.clone() }));
         if !empty && self.stages[stage].index.is_some() {
             let mut shown = reference.to_string();
             if let Some(digest) = base.image.digest.as_ref().filter(|_| reference.digest().is_none()) {
@@ -402,12 +417,25 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// The operation of an image; one for all that need it.
+    fn image_op(&mut self, op: Op) -> OpId {
+        let known = self.stages.iter().filter_map(|stage| stage.image_op).find(|known| self.ops[known.0] == op);
+        known.unwrap_or_else(|| self.op(op))
+    }
+
+    /// What the classic builder says of an image that COPY names.
+    fn in_from_flag(&self, stage: usize, message: String) -> String {
+        let stage = &self.stages[stage];
+        if stage.index.is_some() { message } else { format!("invalid from flag value {}: {message}", stage.base_name) }
+    }
+
     fn base_fault(&self, stage: usize, name: &str, error: BaseError) -> PlanError {
-        let mut names: Vec<String> = self.stages.iter().map(|stage| stage.display_name.clone()).collect();
+        let named = self.stages.iter().filter(|stage| !stage.display_name.is_empty());
+        let mut names: Vec<String> = named.map(|stage| stage.display_name.clone()).collect();
         names.extend(COMMON.iter().flat_map(|name| [(*name).to_owned(), format!("{name}:latest")]));
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let message = with_suggestion(format!("{name}: {}", error.message), name, &names, true);
-        PlanError { kind: error.kind, message, classic: Some(error.message), lines: self.stages[stage].lines }
+        PlanError { kind: error.kind, message, classic: Some(self.in_from_flag(stage, error.message)), lines: self.stages[stage].lines }
     }
 
     /// Puts the triggers of what a stage begins with before its instructions; whether new stages have to be resolved.
@@ -433,6 +461,7 @@ impl Planner<'_> {
         let mut commands = Vec::with_capacity(triggers.len());
         let mut more = false;
         for text in triggers {
+            self.spend(text.len() + TRIGGER_COST).map_err(|message| fault(message, lines))?;
             let instruction = parse_one(&text, at).map_err(|message| fault(message, lines))?;
             if matches!(instruction.kind, Kind::From(_)) {
                 return Err(fault("*instructions.Stage is not a command type", lines));
@@ -462,4 +491,35 @@ fn inherited(config: ImageConfig) -> ImageConfig {
     out.config.other.clear();
     out.config.stop_timeout = None;
     out
+}
+
+/// Reads a platform in the forms that FROM takes: one word is an operating system or an architecture.
+fn parse_platform(text: &str, build: &Platform) -> Result<Platform, String> {
+    const SYSTEMS: [&str; 6] = ["linux", "windows", "darwin", "freebsd", "wasi", "solaris"];
+    const ARCHITECTURES: [&str; 14] =
+        ["amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "mips64le", "loong64", "mips64", "ppc64", "wasm", "mips", "mipsle"];
+    let fault = |reason: &str| Err(format!("{}: {reason}: invalid argument", sampan_gotext::quote(text)));
+    let parts: Vec<&str> = text.split('/').collect();
+    if text.contains('*') {
+        return fault("wildcards not yet supported");
+    }
+    if parts[0].is_empty() || !parts[0].bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) {
+        let part = sampan_gotext::quote(parts[0]);
+        let rule = r#""^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.%-]*)((?:\\+[A-Za-z0-9_.%-]+)*)\\))?$""#;
+        let whole = sampan_gotext::quote(text);
+        return Err(format!(
+            "{part} is an invalid OS component of {whole}: OSAndVersion specifier component must match {rule}: invalid argument"
+        ));
+    }
+    let lower = text.to_ascii_lowercase();
+    let full = match parts.len() {
+        1 if SYSTEMS.contains(&lower.as_str()) => format!("{text}/{}", build.architecture),
+        1 => format!("linux/{text}"),
+        2 | 3 => text.to_owned(),
+        _ => return fault("cannot parse platform specifier"),
+    };
+    match Platform::parse(&full) {
+        Some(parsed) if parts.len() > 1 || ARCHITECTURES.contains(&parsed.architecture.as_str()) => Ok(parsed),
+        _ => fault("unknown operating system or architecture"),
+    }
 }

@@ -223,21 +223,27 @@ async fn list(app: &App, matches: &Matches) -> Outcome {
 
 /// A row for each name of an image.
 pub(super) fn rows(image: &Json, full: bool, digests: bool) -> Vec<Record> {
-    let names = image.texts("RepoTags");
-    let known = image.texts("RepoDigests");
-    let mut found: Vec<(String, String, String)> = Vec::new();
-    for name in &names {
-        let (repository, tag) = split_tag(name);
-        let digest = known.iter().find_map(|one| one.strip_prefix(repository)?.strip_prefix('@')).unwrap_or("<none>");
-        found.push((repository.to_owned(), tag.to_owned(), digest.to_owned()));
-    }
-    if names.is_empty() {
-        for one in known {
-            let (repository, digest) = one.split_once('@').unwrap_or((one, "<none>"));
-            if digests || found.is_empty() {
-                found.push((repository.to_owned(), "<none>".into(), digest.to_owned()));
-            }
+    let mut by_repository: Vec<(&str, Vec<&str>)> = Vec::new();
+    for one in image.texts("RepoDigests") {
+        let Some((repository, digest)) = one.split_once('@') else { continue };
+        match by_repository.iter_mut().find(|(known, _)| *known == repository) {
+            Some((_, list)) => list.push(digest),
+            None => by_repository.push((repository, vec![digest])),
         }
+    }
+    let mut found: Vec<(String, String, String)> = Vec::new();
+    let mut tagged: Vec<&str> = Vec::new();
+    for name in image.texts("RepoTags") {
+        let (repository, tag) = split_tag(name);
+        tagged.push(repository);
+        let known = by_repository.iter().find(|(known, _)| *known == repository).filter(|_| digests);
+        // Each digest of the repository has a row for each tag.
+        let list = known.map_or_else(|| vec!["<none>"], |(_, list)| list.clone());
+        found.extend(list.into_iter().map(|digest| (repository.to_owned(), tag.to_owned(), digest.to_owned())));
+    }
+    for (repository, list) in by_repository.into_iter().filter(|(repository, _)| !tagged.contains(repository)) {
+        let list = if digests { list } else { vec![""] };
+        found.extend(list.into_iter().map(|digest| (repository.to_owned(), "<none>".into(), digest.to_owned())));
     }
     if found.is_empty() {
         found.push(("<none>".into(), "<none>".into(), "<none>".into()));

@@ -3,16 +3,11 @@
 use crate::error::CliError;
 
 const REGISTRIES: &str = "registries come with the next version";
-const BUILDER: &str = "the builder comes with the next version";
 const SWARM: &str = "there is no swarm";
 
 /// Names and reasons.
 const LATER: &[(&str, &str)] = &[
-    ("build", BUILDER),
-    ("image build", BUILDER),
-    ("builder", BUILDER),
     ("manifest", REGISTRIES),
-    ("registry", REGISTRIES),
     ("trust", "signatures come later"),
     ("scan", "the scanner comes later"),
     ("checkpoint", "checkpoints are not there"),

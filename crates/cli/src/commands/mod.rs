@@ -1,5 +1,6 @@
 //! All commands, a file a theme. A new command goes into the file of its theme, and its table is in [`ALL`].
 
+mod build;
 mod contexts;
 mod copy;
 mod images;
@@ -10,6 +11,7 @@ mod list;
 mod networks;
 mod output;
 mod registries;
+mod registry;
 mod run;
 mod stats;
 pub(crate) mod system;
@@ -30,7 +32,9 @@ pub(crate) const ALL: &[&[Command]] = &[
     copy::COMMANDS,
     inspect::COMMANDS,
     images::COMMANDS,
+    build::COMMANDS,
     registries::COMMANDS,
+    registry::COMMANDS,
     volumes::COMMANDS,
     networks::COMMANDS,
     system::COMMANDS,
@@ -40,10 +44,12 @@ pub(crate) const ALL: &[&[Command]] = &[
 
 /// Groups of commands, and what they are about.
 pub(crate) const GROUPS: &[(&str, &str)] = &[
+    ("builder", "Manage builds"),
     ("container", "Manage containers"),
     ("context", "Manage contexts"),
     ("image", "Manage images"),
     ("network", "Manage networks"),
+    ("registry", "Run a registry, and manage its users"),
     ("system", "Manage the engine"),
     ("volume", "Manage volumes"),
 ];

@@ -163,9 +163,11 @@ async fn push(app: &App, matches: &Matches) -> Outcome {
     }
     app.check_trust(matches)?;
     let auth = credentials::header_for(app, &credentials::server_of(&reference));
+    if reference.digest().is_some() {
+        return Err(CliError::new("cannot push a digest reference"));
+    }
     let name = reference.familiar();
-    // An engine refuses a digest in its own words.
-    let (repository, tag) = if reference.digest().is_some() { (name.as_str(), "") } else { split_tag(&name) };
+    let (repository, tag) = split_tag(&name);
     let call = app.client()?.post(format!("/images/{}/push", path(repository))).query("tag", tag).query_some("platform", &platform);
     let response = call.header("X-Registry-Auth", &auth).send().await?;
     if quiet {

@@ -70,13 +70,16 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
     let engine = Arc::clone(&context.engine);
     let images = blocking(move || {
         let images = engine.images().list(&filter)?;
+        let steps = engine.images().build_steps()?;
         let parents: Vec<String> = images.iter().filter_map(|image| image.parent.clone()).collect();
         // An unnamed image that another builds on is an intermediate one.
         Ok::<_, sampan_images::ImageError>(
             images
                 .into_iter()
                 .filter(|image| {
-                    all || !image.references.is_empty() || !image.digests.is_empty() || !parents.contains(&image.id.to_string())
+                    all || !image.references.is_empty()
+                        || !image.digests.is_empty()
+                        || !(parents.contains(&image.id.to_string()) || steps.contains(&image.id.to_string()))
                 })
                 .collect::<Vec<_>>(),
         )

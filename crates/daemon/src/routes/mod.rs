@@ -1,5 +1,6 @@
 //! Which path leads where.
 
+mod build;
 mod containers;
 mod exec;
 mod images;
@@ -34,7 +35,7 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call) -> Reply {
         )),
         "plugins" if method == Method::GET && words.len() == 1 => crate::respond::ok(&sampan_wire::Json::Array(Vec::new())),
         "plugins" => Err(ApiError::not_found(format!("plugin \"{}\" not found", words.get(1).unwrap_or(&"")))),
-        "build" => Err(ApiError::unsupported("build (the builder comes later)")),
+        "build" => build::dispatch(context, call, &method, &words[1..]).await,
         "distribution" if method == Method::GET => {
             let name = path.strip_prefix("/distribution/").and_then(|rest| rest.strip_suffix("/json")).filter(|name| !name.is_empty());
             registries::distribution(context, call, name.ok_or_else(not_found)?).await

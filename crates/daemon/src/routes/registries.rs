@@ -213,7 +213,9 @@ pub(crate) async fn search(context: Arc<Context>, call: Call) -> Reply {
     let (automated, official) = (truth("is-automated")?, truth("is-official")?);
     let mut stars = 0;
     for text in filters.get("stars").into_iter().flatten() {
-        let count: u64 = text.parse().map_err(|_| ApiError::invalid(format!("invalid filter 'stars=[{text}]'")))?;
+        let count: u64 = text
+            .parse()
+            .map_err(|_| ApiError::invalid(format!("invalid filter 'stars={text}': strconv.Atoi: parsing \"{text}\": invalid syntax")))?;
         stars = stars.max(count);
     }
     let term = percent_decode(call.query.text("term"));

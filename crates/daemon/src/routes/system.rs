@@ -112,6 +112,11 @@ fn events(context: &Context, call: &Call) -> Reply {
     Ok(response)
 }
 
+/// Images that others are built on.
+fn parents(images: &[sampan_images::Image]) -> std::collections::HashSet<String> {
+    images.iter().filter_map(|image| image.parent.clone()).collect()
+}
+
 async fn disk_usage(context: Arc<Context>, call: &Call) -> Reply {
     let wanted = call.query.all("type");
     if let Some(unknown) = wanted.iter().find(|kind| !matches!(kind.as_str(), "container" | "image" | "volume" | "build-cache")) {
@@ -119,8 +124,14 @@ async fn disk_usage(context: Arc<Context>, call: &Call) -> Reply {
     }
     let engine = Arc::clone(&context.engine);
     let document = blocking(move || -> Result<Json, ApiError> {
+        let cache = context.builder.cache()?;
         let sizes = engine.images().layer_sizes()?;
-        let images = engine.images().all()?;
+        let mut images = engine.images().all()?;
+        let (steps, parents) = (engine.images().build_steps()?, parents(&images));
+        images.retain(|image| {
+            let id = image.id.to_string();
+            !image.references.is_empty() || !image.digests.is_empty() || !(steps.contains(&id) || parents.contains(&id))
+        });
         let views = engine.list(true);
         let mut users: std::collections::HashMap<&sampan_oci::DiffId, usize> = std::collections::HashMap::new();
         for image in &images {
@@ -146,7 +157,7 @@ async fn disk_usage(context: Arc<Context>, call: &Call) -> Reply {
             "Images": Json::Array(rows.collect()),
             "Containers": Json::Array(views.iter().map(|view| shape::container::summary(view, now)).collect()),
             "Volumes": Json::Array(volumes.iter().map(shape::image::volume).collect()),
-            "BuildCache": Json::Array(Vec::new()),
+            "BuildCache": Json::Array(cache.iter().map(super::build::cache_item).collect()),
         })
     });
     ok(&document.await??)

@@ -1,5 +1,6 @@
 //! The engine's facts as Docker's documents, and Docker's requests as the engine's.
 
+pub(crate) mod build;
 pub(crate) mod container;
 pub(crate) mod create;
 pub(crate) mod host;

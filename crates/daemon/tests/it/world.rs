@@ -57,11 +57,13 @@ impl World {
             registry_mirrors: Vec::new(),
             insecure_registries: Vec::new(),
         };
-        let engine = Engine::open(config, store, images, None, events).unwrap();
+        let engine = Engine::open(config, Arc::clone(&store), images, None, events).unwrap();
+        let images = Arc::clone(engine.images());
+        let builder = Arc::new(sampan_build::Builder::open(store, images, engine.shared_sandboxes()).unwrap());
         let socket = folder.path().join("api.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let (stop, shutdown) = tokio::sync::watch::channel(false);
-        let config = ServerConfig { listeners: vec![Listener::Unix(listener)], engine, shutdown, version: "0.0.0".into() };
+        let config = ServerConfig { listeners: vec![Listener::Unix(listener)], engine, builder, shutdown, version: "0.0.0".into() };
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(serve(config)).unwrap();

@@ -71,12 +71,24 @@ impl Images {
                 blob: blob.clone(),
                 diff_id: diff_id.clone(),
             };
-            seats.push(
-                self.flights.join(&format!("{} {diff_id}", blob.descriptor.digest), move |reporter, cancel| work.run(reporter, cancel))?,
-            );
+            seats.push(self.flights.join(&key(blob, diff_id), move |reporter, cancel| work.run(reporter, cancel))?);
         }
-        self.flights.wait(&mut seats, cancel, |seat, step| shown.step(missing[seat].0, step))
+        let done = self.flights.wait(&mut seats, cancel, |seat, step| shown.step(missing[seat].0, step));
+        // Those that nobody else waits for are cancelled, and have ended.
+        drop(seats);
+        if done.as_ref().is_err_and(|error| !error.may_pass()) {
+            for (_, (blob, diff_id)) in &missing {
+                if !self.flights.is_under_way(&key(blob, diff_id)) {
+                    discard(self.store(), &self.store().partial(&blob.descriptor.digest, diff_id));
+                }
+            }
+        }
+        done
     }
+}
+
+fn key(blob: &LayerBlob, diff_id: &DiffId) -> String {
+    format!("{} {diff_id}", blob.descriptor.digest)
 }
 
 /// The layers as their operation reports them: what is complete is said from the lowest on, as the original does.
@@ -156,9 +168,7 @@ impl Work {
                 .map_err(ImageError::io(format!("publish layer {}", self.diff_id)))?;
             Ok(())
         });
-        let may_pass = matches!(published, Err(ImageError::Cancelled | ImageError::Transfer(_)));
-        let is_full = published.as_ref().err().is_some_and(ImageError::is_disk_full);
-        if !may_pass || is_full {
+        if !published.as_ref().is_err_and(|error| error.may_pass() && !error.is_disk_full()) {
             discard(&self.store, &partial);
         }
         published

@@ -168,7 +168,7 @@ impl Images {
         let done = work();
         match &done {
             Ok(_) => lease.done(),
-            Err(ImageError::Cancelled) => lease.fade(),
+            Err(error) if error.may_pass() => lease.fade(),
             Err(_) => drop(lease),
         }
         let is_new = done?;

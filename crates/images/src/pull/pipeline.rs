@@ -4,7 +4,7 @@
 //! anything is published; until then all lies in a staging folder and in the partial download.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -165,15 +165,17 @@ fn feed(blob: &Blob<'_>, to_inflate: SyncSender<Vec<u8>>, hopeless: &AtomicBool,
         let mut source = (blob.open)(here)?;
         loop {
             let mut bytes = Vec::with_capacity(PIECE);
-            source.by_ref().take(PIECE as u64).read_to_end(&mut bytes).map_err(broken(cancel))?;
-            if bytes.is_empty() {
+            let read = source.by_ref().take(PIECE as u64).read_to_end(&mut bytes);
+            if bytes.is_empty() && read.is_ok() {
                 break;
             }
             here += bytes.len() as u64;
             if here > blob.size {
                 return Err(wrong_blob(blob.digest));
             }
+            // What came before it broke is kept for the next try.
             file.write_all(&bytes).map_err(ImageError::io("write a partial download"))?;
+            read.map_err(broken(cancel))?;
             pass(bytes)?;
         }
     }

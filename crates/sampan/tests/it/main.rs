@@ -1,11 +1,17 @@
 //! The whole program, seen from outside: the unmodified docker CLI and ours against a daemon in namespaces of its own.
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
+mod build;
 mod crash;
 mod disk;
+mod examples;
+mod fleet;
 mod hostile;
 mod kernel;
 mod ours;
+mod pull;
 mod recorded;
+mod registry;
 mod storm;
 mod tour;
+mod voyage;

@@ -27,4 +27,19 @@ macro_rules! themes {
     };
 }
 
-themes!(run, lifecycle, images, streams, storage, mistakes, lists, platforms);
+/// Registries, with one on 127.0.0.1:5000.
+macro_rules! with_registry {
+    ($($name:ident: $world:expr),*) => {
+        mod registry {
+            $(#[test] fn $name() {
+                let world = $world;
+                let _registry = sampan_testkit::registry::Registry::start(&world, 5000);
+                super::replay("registry", &world);
+            })*
+        }
+    };
+}
+
+with_registry!(through_docker: sampan_testkit::World::with_docker(), through_ours: sampan_testkit::World::with_our_docker());
+
+themes!(build, run, lifecycle, images, streams, storage, mistakes, lists, platforms);

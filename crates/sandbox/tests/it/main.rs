@@ -75,6 +75,7 @@ impl Place {
             user: String::new(),
             groups: Vec::new(),
             init: false,
+            passing: false,
         }
     }
 }

@@ -23,8 +23,8 @@ sources() {
 # settings ROOT: an apt that works on ROOT, with lists and archives of its own.
 settings() {
   cat <<APT
-Dir::Etc::sourcelist "$here/apt/sources.list"; Dir::Etc::sourceparts "/nonexistent"; Dir::Etc::preferences "-"; Dir::Etc::preferencesparts "/nonexistent";
-Dir::Etc::main "-"; Dir::Etc::parts "/nonexistent"; Dir::State "$here/apt"; Dir::State::lists "$here/apt/lists";
+Dir::Etc::sourcelist "$here/apt/sources.list"; Dir::Etc::sourceparts "$here/apt/empty"; Dir::Etc::preferences "-"; Dir::Etc::preferencesparts "$here/apt/empty";
+Dir::Etc::main "-"; Dir::Etc::parts "$here/apt/empty"; Dir::State "$here/apt"; Dir::State::lists "$here/apt/lists";
 Dir::State::status "$1/var/lib/dpkg/status"; Dir::State::extended_states "$1/var/lib/apt/extended_states";
 Dir::Cache::archives "$1/var/cache/apt/archives"; Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache ""; Dir::Log "/dev/null";
 APT::Install-Recommends "false"; APT::Sandbox::User "root"; Acquire::Languages "none"; DPkg::Use-Pty "false";
@@ -33,7 +33,7 @@ APT
 }
 
 tools() {
-  mkdir -p tools debs layers apt/lists/partial
+  mkdir -p tools debs layers apt/lists/partial apt/empty
   cd tools
   apt-get -o APT::Sandbox::User=root download -qq mmdebstrap busybox-static
   for deb in *.deb; do dpkg-deb -x "$deb" .; done
@@ -67,8 +67,9 @@ layer() { # NAME LOWER PACKAGE…
   mount --make-rprivate /
   mount -t overlay overlay -o "index=off,metacopy=off,redirect_dir=off,lowerdir=$lower,upperdir=$work/fs,workdir=$work/work" "$work/root"
   root=$here/$work/root
-  mkdir -p "$root"/var/cache/apt/archives "$root"/var/lib/apt "$root"/proc "$root"/dev "$root"/tmp "$root"/usr/sbin
+  mkdir -p "$root"/{proc,dev,tmp}
   if [ $# -gt 0 ]; then
+    mkdir -p "$root"/var/cache/apt/archives "$root"/var/lib/apt "$root"/usr/share/man/man1 # Java's packages put links there
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
     mount --bind debs "$root/var/cache/apt/archives"

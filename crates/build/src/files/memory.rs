@@ -1,0 +1,324 @@
+//! A context that came as a tar stream: its tree in memory, its files' contents in the mirror, each content once.
+//!
+//! Contents are hashed while they are read; what the mirror has already is not written again. The mirror can be lost at any
+//! time between builds.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sampan_archive::tar::{Header, Kind, Reader};
+use sampan_base::Cancel;
+use sampan_gotext::ignore::Ignore;
+
+use super::source::{Node, NodeKind, Source, join, split};
+use crate::run::BuildError;
+
+/// Most entries of a context.
+const MOST: usize = 1_000_000;
+/// Files up to here are hashed before they are written.
+const SMALL: u64 = 1 << 20;
+/// Links that are followed on one way.
+const LINKS: usize = 255;
+
+/// Contents of files by their hash.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    folder: PathBuf,
+    next: AtomicU64,
+}
+
+impl Mirror {
+    /// Opens the folder; unfinished files of an earlier process go.
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        drop(std::fs::remove_dir_all(folder.join("new")));
+        std::fs::create_dir_all(folder.join("new"))?;
+        Ok(Self { folder: folder.to_owned(), next: AtomicU64::new(0) })
+    }
+
+    fn place(&self, hash: &[u8; 32]) -> PathBuf {
+        let hex = hex::encode(hash);
+        self.folder.join(&hex[..2]).join(&hex[2..])
+    }
+
+    /// Bytes in it, and how many files.
+    pub(crate) fn size(&self) -> u64 {
+        let mut sum = 0;
+        for folder in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            for file in std::fs::read_dir(folder.path()).into_iter().flatten().flatten() {
+                sum += file.metadata().map_or(0, |facts| facts.len());
+            }
+        }
+        sum
+    }
+
+    /// Removes everything. Only while no build reads from it.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        for folder in std::fs::read_dir(&self.folder)?.flatten() {
+            if folder.file_name() != "new" {
+                std::fs::remove_dir_all(folder.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a content of a size is there; what a power cut has damaged is not.
+    fn has(&self, hash: &[u8; 32], size: u64) -> bool {
+        self.place(hash).metadata().is_ok_and(|facts| facts.len() == size)
+    }
+
+    fn publish(&self, new: &Path, hash: &[u8; 32]) -> io::Result<()> {
+        let place = self.place(hash);
+        if let Some(folder) = place.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::rename(new, place)
+    }
+
+    fn fresh(&self) -> PathBuf {
+        self.folder.join("new").join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// Takes a content of a size in.
+    fn take(&self, content: &mut dyn Read, size: u64) -> io::Result<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new();
+        if size <= SMALL {
+            let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+            content.take(size).read_to_end(&mut bytes)?;
+            if bytes.len() as u64 != size {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let hash = *hasher.update(&bytes).finalize().as_bytes();
+            if !self.has(&hash, size) {
+                let new = self.fresh();
+                std::fs::write(&new, &bytes)?;
+                self.publish(&new, &hash)?;
+            }
+            return Ok(hash);
+        }
+        let new = self.fresh();
+        let mut file = File::create_new(&new)?;
+        let mut buffer = vec![0; 256 * 1024];
+        let mut left = size;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let count = content.read(&mut buffer[..most])?;
+            if count == 0 {
+                drop(std::fs::remove_file(&new));
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            hasher.update(&buffer[..count]);
+            file.write_all(&buffer[..count])?;
+            left -= count as u64;
+        }
+        let hash = *hasher.finalize().as_bytes();
+        if self.has(&hash, size) {
+            std::fs::remove_file(&new)?
+        } else {
+            self.publish(&new, &hash)?
+        }
+        Ok(hash)
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    node: Node,
+    hash: [u8; 32],
+    /// Names of a directory.
+    names: Vec<Vec<u8>>,
+}
+
+/// A tree in memory with contents in a mirror.
+#[derive(Debug)]
+pub(crate) struct MemoryTree {
+    mirror: std::sync::Arc<Mirror>,
+    entries: BTreeMap<Vec<u8>, Entry>,
+}
+
+fn directory(path: Vec<u8>) -> Node {
+    Node {
+        path,
+        kind: NodeKind::Directory,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime: (0, 0),
+        link: Vec::new(),
+        xattrs: Vec::new(),
+        identity: None,
+        device: 0,
+    }
+}
+
+/// A path without `.` and empty parts; `None` when it leads out.
+fn clean(path: &[u8]) -> Option<Vec<u8>> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return None,
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join(&b'/'))
+}
+
+/// Reads a context from a tar stream. Devices are left out; a path or a hard link that leads out fails.
+pub(crate) fn read_tar(stream: impl Read, mirror: std::sync::Arc<Mirror>, cancel: &Cancel) -> Result<MemoryTree, BuildError> {
+    let mut tree = MemoryTree { mirror, entries: BTreeMap::new() };
+    tree.entries.insert(Vec::new(), Entry { node: directory(Vec::new()), hash: [0; 32], names: Vec::new() });
+    let mut reader = Reader::new(stream);
+    while let Some(header) = reader.next_entry().map_err(|error| BuildError::context(&error))? {
+        cancel.check().map_err(|_| BuildError::Cancelled)?;
+        if tree.entries.len() > MOST {
+            return Err(BuildError::invalid(format!("the build context has more than {MOST} files: use a .dockerignore file")));
+        }
+        let out = || BuildError::invalid(format!("forbidden path outside the build context: {}", shown(&header.path)));
+        let path = clean(&header.path).ok_or_else(out)?;
+        tree.add(path, &header, &mut reader)?;
+    }
+    // What comes behind the end is read, so that the sender sees no broken pipe.
+    io::copy(&mut reader.into_inner(), &mut io::sink()).map_err(|error| BuildError::context(&error))?;
+    tree.settle();
+    Ok(tree)
+}
+
+fn shown(path: &[u8]) -> String {
+    sampan_base::sanitize(&String::from_utf8_lossy(path))
+}
+
+impl MemoryTree {
+    fn add<R: Read>(&mut self, path: Vec<u8>, header: &Header, reader: &mut Reader<R>) -> Result<(), BuildError> {
+        let kind = match header.kind {
+            Kind::Directory => NodeKind::Directory,
+            Kind::Symlink => NodeKind::Symlink,
+            Kind::File | Kind::Hardlink => NodeKind::File,
+            Kind::Fifo => NodeKind::Fifo,
+            Kind::Character | Kind::Block => return Ok(()),
+        };
+        let mut node = Node {
+            kind,
+            mode: header.mode & 0o7777,
+            mtime: header.mtime,
+            link: if kind == NodeKind::Symlink { header.link.clone() } else { Vec::new() },
+            xattrs: header.xattrs.clone(),
+            ..directory(path.clone())
+        };
+        node.xattrs.retain(|(name, _)| super::source::is_kept(name));
+        if path.is_empty() && kind != NodeKind::Directory {
+            return Err(BuildError::invalid("the build context's root is no directory"));
+        }
+        let mut hash = [0; 32];
+        if header.kind == Kind::Hardlink {
+            let target = clean(&header.link).and_then(|target| self.entries.get(&target)).filter(|entry| entry.node.kind == NodeKind::File);
+            let target = target.ok_or_else(|| {
+                BuildError::invalid(format!("forbidden link outside the build context: {} -> {}", shown(&path), shown(&header.link)))
+            })?;
+            (node.size, hash) = (target.node.size, target.hash);
+        } else if kind == NodeKind::File {
+            hash = self.mirror.take(reader, header.size).map_err(|error| BuildError::context(&error))?;
+            node.size = header.size;
+        }
+        if kind != NodeKind::Directory {
+            let below = join(&path, b"");
+            let inner: Vec<Vec<u8>> =
+                self.entries.range(below.clone()..).take_while(|(key, _)| key.starts_with(&below)).map(|(key, _)| key.clone()).collect();
+            for key in inner {
+                self.entries.remove(&key);
+            }
+        }
+        self.entries.insert(path, Entry { node, hash, names: Vec::new() });
+        Ok(())
+    }
+
+    /// Makes missing parents, and lists the names of directories.
+    fn settle(&mut self) {
+        let paths: Vec<Vec<u8>> = self.entries.keys().cloned().collect();
+        for path in &paths {
+            let mut folder = split(path).0;
+            while !folder.is_empty() && self.entries.get(folder).is_none_or(|entry| entry.node.kind != NodeKind::Directory) {
+                self.entries.insert(folder.to_vec(), Entry { node: directory(folder.to_vec()), hash: [0; 32], names: Vec::new() });
+                folder = split(folder).0;
+            }
+        }
+        let paths: Vec<Vec<u8>> = self.entries.keys().filter(|path| !path.is_empty()).cloned().collect();
+        for path in paths {
+            let (folder, name) = split(&path);
+            if let Some(entry) = self.entries.get_mut(folder) {
+                entry.names.push(name.to_vec());
+            }
+        }
+    }
+
+    /// Removes those of some paths that patterns match.
+    pub(crate) fn remove_matching(&mut self, ignore: &Ignore, paths: &[&str]) {
+        for path in paths.iter().filter(|path| ignore.matches(path)) {
+            let (folder, name) = split(path.as_bytes());
+            self.entries.remove(path.as_bytes());
+            if let Some(folder) = self.entries.get_mut(folder) {
+                folder.names.retain(|other| other != name);
+            }
+        }
+    }
+
+    /// Follows links inside the tree, as the kernel does below a root.
+    fn resolve(&self, path: &[u8], follow: bool) -> Option<&Entry> {
+        let mut pending: Vec<Vec<u8>> = path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect();
+        let mut at: Vec<u8> = Vec::new();
+        let mut links = 0;
+        while let Some(part) = pending.pop() {
+            match part.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    at = split(&at).0.to_vec();
+                    continue;
+                }
+                _ => {}
+            }
+            let next = join(&at, &part);
+            let entry = self.entries.get(&next)?;
+            let is_last = pending.iter().all(|part| part.is_empty());
+            if entry.node.kind == NodeKind::Symlink && (follow || !is_last) {
+                links += 1;
+                if links > LINKS {
+                    return None;
+                }
+                if entry.node.link.starts_with(b"/") {
+                    at.clear();
+                }
+                pending.extend(entry.node.link.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
+                continue;
+            }
+            at = next;
+        }
+        self.entries.get(&at)
+    }
+}
+
+impl Source for MemoryTree {
+    fn find(&self, path: &[u8], follow: bool) -> io::Result<Option<Node>> {
+        Ok(self.resolve(path, follow).map(|entry| entry.node.clone()))
+    }
+
+    fn children(&self, directory: &Node) -> io::Result<Vec<Node>> {
+        let Some(entry) = self.resolve(&directory.path, true) else { return Ok(Vec::new()) };
+        Ok(entry.names.iter().filter_map(|name| self.entries.get(&join(&entry.node.path, name))).map(|entry| entry.node.clone()).collect())
+    }
+
+    fn open(&self, file: &Node) -> io::Result<File> {
+        let entry = self.resolve(&file.path, true).ok_or(io::ErrorKind::NotFound)?;
+        File::open(self.mirror.place(&entry.hash))
+    }
+
+    fn content(&self, file: &Node) -> io::Result<[u8; 32]> {
+        self.resolve(&file.path, true).map(|entry| entry.hash).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn has_owners(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,103 @@
+//! Why a build failed, in Docker's words where clients read them.
+
+use std::error::Error;
+
+use sampan_base::{ErrorKind, Failure};
+
+use crate::plan::Copy;
+
+/// A build that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A command ended with another code than 0.
+    #[error("The command '{command}' returned a non-zero code: {code}")]
+    Command {
+        /// As the classic builder shows it.
+        command: String,
+        /// The code.
+        code: i32,
+    },
+    /// The Dockerfile, the context or the request is wrong, or a room below failed: its words and its kind.
+    #[error("{text}")]
+    Room {
+        /// In words for clients.
+        text: String,
+        /// What sort of failure.
+        kind: ErrorKind,
+    },
+    /// The disk or the kernel failed.
+    #[error("{action}")]
+    Io {
+        /// What was attempted.
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The client has gone, or somebody cancelled it.
+    #[error("operation cancelled")]
+    Cancelled,
+}
+
+impl Failure for BuildError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Command { .. } => ErrorKind::Invalid,
+            Self::Room { kind, .. } => *kind,
+            Self::Io { .. } => ErrorKind::Internal,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+}
+
+/// A failure with all that caused it, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+impl BuildError {
+    /// A wrong request.
+    pub fn invalid(text: impl Into<String>) -> Self {
+        Self::Room { text: text.into(), kind: ErrorKind::Invalid }
+    }
+
+    /// What is not there yet.
+    pub fn unsupported(text: &str) -> Self {
+        Self::Room { text: format!("not supported: {text}"), kind: ErrorKind::Unsupported }
+    }
+
+    /// The failure of a room below, behind what was attempted.
+    pub(crate) fn room<E: Failure + 'static>(action: &str, error: &E) -> Self {
+        if error.kind() == ErrorKind::Cancelled {
+            return Self::Cancelled;
+        }
+        let text = chain(error);
+        Self::Room { text: if action.is_empty() { text } else { format!("{action}: {text}") }, kind: error.kind() }
+    }
+
+    /// A context that cannot be read.
+    pub(crate) fn context<E: Error + 'static>(error: &E) -> Self {
+        Self::invalid(format!("Error processing tar file: {}", chain(error)))
+    }
+
+    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
+
+    /// A source that is not there.
+    pub(crate) fn missing_source(copy: &Copy) -> Self {
+        let verb = if copy.add { "ADD" } else { "COPY" };
+        let path = copy.source.trim_start_matches('/');
+        Self::invalid(format!(
+            "{verb} failed: file not found in build context or excluded by .dockerignore: stat {path}: file does not exist"
+        ))
+    }
+}

@@ -1,0 +1,8 @@
+//! A real server on loopback and a plain client that writes HTTP by hand: the checks of the distribution specification, and clients
+//! that mean no good.
+
+mod client;
+mod conformance;
+mod hostile;
+mod login;
+mod restart;

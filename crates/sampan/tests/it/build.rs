@@ -1,0 +1,120 @@
+//! Builds: our own command line's flags and progress, hostile contexts, ends in the middle.
+
+use sampan_testkit::World;
+
+/// A world with `box:latest` and a context.
+fn world() -> World {
+    let world = World::with_docker();
+    drop(world.ok("docker load -q -i box.tar; mkdir -p ctx/sub; echo one > ctx/one; echo two > ctx/sub/two; ln -s one ctx/link"));
+    world
+}
+
+#[test]
+fn a_build_is_cached_and_says_why_it_is_not() {
+    let world = world();
+    let file =
+        "FROM box AS base\nARG X=1\nRUN echo $X > /x\nFROM box\nENV A=b\nCOPY . /ctx/\nCOPY --from=base /x /y\nRUN cat /y /ctx/one > /z";
+    let build = |flags: &str| {
+        let out = world.sh(&format!("printf '{}' > ctx/Dockerfile; sampan build --network none {flags} ctx", file.replace('\n', "\\n")));
+        assert_eq!(out.code, 0, "{out:?}");
+        out.stderr
+    };
+    let first = build("-t x:1");
+    assert!(first.contains("0 of 6 steps were cached; built ") && first.ends_with("named x:1\n"), "{first}");
+    let second = build("-t x:1 --explain");
+    assert!(second.contains("6 of 6 steps were cached"), "{second}");
+    assert_eq!(second.matches(" CACHED\n").count(), 6, "{second}");
+    drop(world.ok("echo changed > ctx/one"));
+    let third = build("-t x:2 --explain");
+    assert!(third.contains("COPY . /ctx/: ran: files of . changed") && third.contains("3 of 6 steps were cached"), "{third}");
+    assert_eq!(world.ok("sampan run --rm x:2 cat /z"), "1\nchanged");
+    // What the other stage makes stays the same: the steps behind it are not done again.
+    let fourth = build("-t x:3 --explain --build-arg X=2");
+    assert!(fourth.contains("RUN echo 2 > /x: ran: variable X changed"), "{fourth}");
+    assert_eq!(world.ok("sampan run --rm x:3 cat /z"), "2\nchanged");
+    assert!(build("--no-cache").contains("0 of 6 steps were cached"));
+    // The same content under another time is the same.
+    drop(world.ok("touch -d 2001-01-01 ctx/one ctx/sub"));
+    assert!(build("--build-arg X=2").contains("6 of 6 steps were cached"));
+    assert_eq!(world.ok("ls /var/lib/sampan/ingest /run/sampan/containers | grep -vc : || true"), "1");
+    // Steps of builds are neither shown nor pruned as images; the builder lets them go.
+    let shown: usize = world.ok("sampan images -q | wc -l").parse().unwrap();
+    let all: usize = world.ok("sampan images -aq | wc -l").parse().unwrap();
+    assert!(shown < all, "{shown} {all}");
+    drop(world.ok("sampan image prune -f; sampan builder prune -af; sampan rmi -f x:1 x:2 x:3; sampan image prune -f"));
+    let left = world
+        .ok("sampan images -a; sampan image inspect -f '{{.Id}} {{.Parent}} {{.RepoTags}}' $(sampan images -aq); sampan image prune -f");
+    assert_eq!(world.ok("sampan images -aq | wc -l"), "1", "{left}");
+    assert_eq!(world.ok("ls /var/lib/sampan/layers | wc -l"), "1");
+}
+
+#[test]
+fn hostile_contexts_are_refused() {
+    let world = world();
+    let refused = |make: &str, words: &str| {
+        let out = world.sh(&format!("python3 - <<'END' | sampan build --network none - \nimport tarfile, sys, io\nt = tarfile.open(fileobj=sys.stdout.buffer, mode='w|')\ndef add(name, kind=tarfile.REGTYPE, link='', data=b''):\n    i = tarfile.TarInfo(name); i.type = kind; i.linkname = link; i.size = len(data); i.mode = 0o644\n    t.addfile(i, io.BytesIO(data))\n{make}\nt.close()\nEND"));
+        assert!(out.code == 1 && out.stderr.contains(words), "{make}: {out:?}");
+    };
+    let file = "add('Dockerfile', data=b'FROM box\\nCOPY x /x\\n')";
+    refused(&format!("{file}\nadd('../x', data=b'y')"), "outside the build context");
+    refused(&format!("{file}\nadd('x', tarfile.LNKTYPE, '/etc/passwd')"), "outside the build context");
+    refused(&format!("{file}\nadd('x', tarfile.CHRTYPE)"), "file not found in build context");
+    refused(&format!("{file}\nadd('x', tarfile.SYMTYPE, '../../../../../../etc/shadow')"), "file not found in build context");
+    refused(&format!("{file}\nadd('x', tarfile.SYMTYPE, 'x')"), "file not found in build context");
+    refused("add('Dockerfile', tarfile.SYMTYPE, '/etc/passwd')", "Cannot locate specified Dockerfile");
+    // Cut in the middle.
+    let cut = world.sh("tar c -C ctx . | head -c 3000 | sampan build -");
+    assert!(cut.code == 1 && cut.stderr.contains("truncated"), "{cut:?}");
+    // Links of an image lead nowhere but into itself.
+    let links = "printf 'FROM box\\nRUN ln -s /proc/1/root/etc /e; ln -s ../../../../../tmp /t\\nCOPY one /t/copied\\nRUN cat /tmp/copied\\n' > ctx/Dockerfile; sampan build -t l ctx; ls /tmp/copied";
+    assert!(world.sh(links).stderr.contains("one"));
+    assert!(world.sh("ls /tmp/copied").code != 0);
+}
+
+#[test]
+fn a_client_that_goes_cancels_its_build() {
+    let world = world();
+    drop(world.ok("printf 'FROM box\\nRUN echo begun; sleep 1000\\n' > ctx/Dockerfile"));
+    drop(world.ok("(sampan build --network none ctx > out 2>&1 & echo $! > pid); timeout 20 sh -c 'until grep -q begun out; do :; done'; kill -9 $(cat pid)"));
+    drop(world.ok("timeout 20 sh -c 'while pgrep -xf \"sleep 1000\" >/dev/null; do :; done'"));
+    drop(world.ok("timeout 20 sh -c 'until test -z \"$(ls /run/sampan/containers)$(ls /var/lib/sampan/ingest)\"; do :; done'"));
+    assert_eq!(world.ok("pgrep -c sampan-shim || true"), "0");
+}
+
+#[test]
+fn a_killed_daemon_leaves_nothing_of_a_build_and_a_retry_succeeds() {
+    let mut world = world();
+    drop(world.ok("printf 'FROM box\\nRUN echo kept > /kept\\nRUN echo begun; test -e /go || sleep 1000; echo done\\n' > ctx/Dockerfile"));
+    drop(world.ok("(sampan build --network none -t k ctx > out 2>&1 &); timeout 20 sh -c 'until grep -q begun out; do :; done'"));
+    world.kill_daemon();
+    world.start_daemon();
+    assert_eq!(world.ok("pgrep -xfc 'sleep 1000' || true"), "0", "the command was ended");
+    assert_eq!(world.ok("ls /run/sampan/containers /var/lib/sampan/ingest | grep -vc : || true"), "1");
+    let retry = world.sh("sed -i 's/sleep 1000/true/' ctx/Dockerfile; sampan build --network none -t k ctx");
+    assert!(retry.code == 0 && retry.stderr.contains("1 of 2 steps were cached"), "{retry:?}");
+    assert_eq!(world.ok("sampan run --rm k cat /kept"), "kept");
+    assert_eq!(world.ok("sampan save k | tar t | grep -c manifest.json"), "1");
+}
+
+#[test]
+fn a_folder_is_handed_over_and_only_what_changed_is_read() {
+    let world = world();
+    drop(world.ok("mkdir -p ctx/node/keep ctx/node/drop; echo k > ctx/node/keep/k; echo d > ctx/node/drop/d; ln -s node/drop/d ctx/away; ln -s /etc/passwd ctx/out"));
+    drop(world.ok("printf 'node\\n!node/keep\\nDockerfile\\n.dockerignore\\n' > ctx/.dockerignore; printf 'FROM box\\nCOPY . /c\\n' > ctx/Dockerfile; chmod 751 ctx/sub; touch -d 2001-02-03 ctx/one"));
+    let list = "sampan run --rm IMG sh -c 'cd /c; find . -exec stat -c \"%n %a %u %s %Y\" {} + | grep -v \"^\\./node\" | sort; cat node/keep/k sub/two; ls node'";
+    drop(world.ok("sampan build -q -t folder ctx; tar c --owner 0 --group 0 --exclude Dockerfile --exclude .dockerignore --exclude node/drop -C ctx . > part.tar; cp ctx/Dockerfile .; tar rf part.tar Dockerfile; echo Dockerfile > .dockerignore; tar rf part.tar .dockerignore; printf 'Dockerfile\\n.dockerignore\\n' > .dockerignore; tar rf part.tar .dockerignore; sampan build -q -t sent - < part.tar"));
+    let (folder, sent) = (world.ok(&list.replace("IMG", "folder")), world.ok(&list.replace("IMG", "sent")));
+    assert_eq!(folder, sent);
+    assert!(folder.contains("./one 644 0 4 981158400") && folder.contains("./sub 751 0"), "{folder}");
+    // Links that lead out, or to what is ignored, lead nowhere.
+    for name in ["away", "out", "node/drop/d", ".dockerignore"] {
+        let out = world.sh(&format!("printf 'FROM box\\nCOPY {name} /x\\n' > ctx/Dockerfile; sampan build ctx"));
+        assert!(out.code == 1 && out.stderr.contains("file not found in build context"), "{name}: {out:?}");
+    }
+    // A file of the same size, name and time is another one.
+    drop(world.ok("printf 'FROM box\\nCOPY one /x\\n' > ctx/Dockerfile; sampan build -q -t a ctx; echo eno > ctx/one; touch -d 2001-02-03 ctx/one; sampan build -q -t b ctx"));
+    assert_eq!(world.ok("sampan run --rm b cat /x"), "eno");
+    // A token is of no use without a folder.
+    let denied = world.sh("curl -s --unix-socket /run/sampan/sampan.sock -X POST 'http://x/build?sampancontext=0123'");
+    assert!(denied.stdout.contains("not handed over") || denied.code == 127, "{denied:?}");
+}
