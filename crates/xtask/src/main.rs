@@ -1,6 +1,11 @@
 //! `cargo xtask`: the chores of the repository that are no tests.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a developer's tool: it starts programs and prints")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a developer's tool: it starts programs and prints"
+)]
 
 mod base_images;
 mod bench;

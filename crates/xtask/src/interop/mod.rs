@@ -132,6 +132,9 @@ fn one(rig: &Rig, name: &str, case: &Case<'_>, servers: &[(&str, &anyhow::Result
         };
         writeln!(line, "export {variable}='{address}'").context("a line of text")?;
     }
+    let deleting = servers.iter().filter(|(variable, _)| ["U", "R"].contains(variable)).filter_map(|(_, server)| server.as_ref().ok());
+    let deleting = deleting.last().map_or("127.0.0.1:1", |server| server.address.as_str());
+    writeln!(line, "export D='{deleting}'").context("a line of text")?;
     // A subshell of its own, as its `set -e` does not end what a test's condition calls.
     let output = rig.sh(&format!("{line}{PRELUDE}\n{}", case.script));
     if output.code == 0 {
@@ -161,7 +164,9 @@ fn report(rig: &Rig, outcomes: &[Outcome], name: &str) -> String {
     let passed = outcomes.iter().filter(|outcome| outcome.error.is_none()).count();
     let mut text = format!(
         "# Registry: who works with whom\n\nWritten by `cargo xtask interop registry` on {}: {passed} of {} cases pass. Registry under \
-         test: `{name}`.\nEverything runs in one network namespace on plain HTTP; digests are compared with what the registry serves.\n\n",
+         test: `{name}`.\nEverything runs in one network namespace on plain HTTP; digests are compared with what the registry serves.\n\
+         Cases that delete sign in as an administrator where the registry has users: on ours, pushing without a name does not include \
+         deleting.\n\n",
         date.trim(),
         outcomes.len()
     );

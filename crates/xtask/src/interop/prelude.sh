@@ -1,5 +1,6 @@
 # What every case of `cargo xtask interop registry` begins with.
 # R: the registry, whoever may push. U: the same with users (USER, PASSWORD; nobody else). E: the address of an engine of ours.
+# D: one where things may be deleted after `as_admin`: U where there is one, as pushing without a name need not include it.
 set -euo pipefail
 fail() { echo "$*" >&2; exit 1; }
 same() { [ "$1" = "$2" ] || fail "${3:-values} differ: $1 and $2"; }
@@ -11,6 +12,10 @@ podman() { command podman --root "/var/lib/sampan/podman/$CASE" --runroot "/var/
 crane() { command crane "$@"; }
 regctl() { command regctl --host "reg=$R,tls=disabled" --host "reg=$U,tls=disabled" "$@"; }
 ours() { sampan -H "$E" "$@"; }
+as_admin() {
+  R=$D
+  [ "$D" != "$U" ] || { printf %s "$PASSWORD" | crane auth login "$U" -u "$USER" --password-stdin; BASIC=$USER:$PASSWORD; }
+}
 # authorize REPOSITORY: a token for all of it, where the registry asks for one.
 authorize() {
   local challenge realm service
@@ -19,7 +24,7 @@ authorize() {
   [ -n "$challenge" ] || return 0
   realm=$(sed 's/.*realm="\([^"]*\)".*/\1/' <<<"$challenge")
   service=$(sed 's/.*service="\([^"]*\)".*/\1/' <<<"$challenge")
-  TOKEN=$(curl -sS -G "$realm" --data-urlencode "service=$service" --data-urlencode "scope=repository:$1:pull,push,delete" \
+  TOKEN=$(curl -sS -G ${BASIC:+-u "$BASIC"} "$realm" --data-urlencode "service=$service" --data-urlencode "scope=repository:$1:pull,push,delete" \
     ${2:+--data-urlencode "scope=repository:$2:pull"} | jq -r '.token // .access_token')
 }
 # ask METHOD PATH [CURL-ARGUMENT…]: status in STATUS, headers in the file head, body in the file body.
@@ -39,5 +44,6 @@ put() {
   ask PUT "$(join "$(location)" "digest=$(file_digest "$2")")" -H 'Content-Type: application/octet-stream' --data-binary "@$2"; expect 201 'PUT of a blob'
 }
 TOKEN=
+BASIC=
 work=$PWD; mkdir -p "cases/$CASE"; cd "cases/$CASE"
 export HOME=$PWD; mkdir -p .docker; ln -sfn "$work/../.docker/cli-plugins" .docker/cli-plugins

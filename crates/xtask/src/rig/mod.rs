@@ -140,7 +140,7 @@ impl Rig {
         let line = match kind {
             Registry::Ours => format!("exec sampan registry serve --http --anonymous push --data-root '{data}' --listen {address}"),
             Registry::OursWithUsers => {
-                let add = format!("sampan registry user add {} --data-root '{data}' --password-stdin", USER.0);
+                let add = format!("sampan registry user add {} --role admin --data-root '{data}' --password-stdin", USER.0);
                 format!(
                     "printf %s '{}' | {add} && exec sampan registry serve --http --anonymous none --data-root '{data}' --listen {address}",
                     USER.1
