@@ -1,3 +1,5 @@
+//! Tests of how steps are shown.
+
 use serde_json::json;
 
 use super::*;
