@@ -82,9 +82,7 @@ fn dispatch(environment: Environment, words: &[String]) -> Outcome {
     if first == "help" {
         return help_command(&app("help")?, &rest[1..]);
     }
-    let leading = rest.iter().take(3).take_while(|word| !word.starts_with('-')).count();
-    let grouped = (2..=leading).rev().find_map(|used| find(&rest[..used].join(" ")).map(|command| (command, used)));
-    let Some((command, used)) = grouped.or_else(|| find(first).map(|command| (command, 1))) else {
+    let Some((command, used)) = longest(rest) else {
         return no_command(&app(first)?, rest);
     };
     let called = rest[..used].join(" ");
@@ -108,6 +106,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Outcome<T>>) -> Outcome<T
     let outcome = runtime.block_on(future);
     runtime.shutdown_background();
     outcome
+}
+
+/// The command of the most words at the beginning, and how many they are.
+fn longest(words: &[String]) -> Option<(&'static Command, usize)> {
+    let names = words.iter().take(3).enumerate().take_while(|(at, word)| *at == 0 || !word.starts_with('-')).count();
+    (1..=names).rev().find_map(|count| find(&words[..count].join(" ")).map(|command| (command, count)))
 }
 
 fn print_version(program: &str) -> Outcome {
@@ -332,6 +336,7 @@ mod tests {
         assert_eq!(code(&["nosuch"]).text, "docker: unknown command: docker nosuch\n\nRun 'docker --help' for more information");
         assert_eq!(code(&["run", "--nosuch"]).code, 125);
         assert_eq!(code(&["run"]).code, 1);
+        assert_eq!(code(&["swarm", "init"]).text, "not supported: swarm (there is no swarm)");
         assert_eq!(code(&["trust"]).text, "not supported: trust (signatures come later)");
         assert_eq!(code(&["run", "--cpu-count", "1", "x"]).code, 125);
         assert_eq!(code(&["image", "nosuch"]).code, 1);

@@ -226,7 +226,8 @@ mod tests {
             ..ImageConfig::default()
         };
         let built = images.publish_upper(&staged, None, config, &Cancel::new()).unwrap();
-        assert_eq!(images.resolve(&built.image.to_string()).unwrap().layers(), *std::slice::from_ref(&built.diff_id));
+        let found = images.resolve(&built.image.to_string()).unwrap();
+        assert_eq!(found.layers(), std::slice::from_ref(&built.diff_id));
         let name = Reference::parse_normalized("x/y:1").unwrap();
         images.finish_build(&built.image, &[name]).unwrap();
         assert_eq!(images.resolve("x/y:1").unwrap().id, built.image);

@@ -1,131 +1,212 @@
-//! The errors that clients see: the codes of the distribution specification, as JSON. Knows no storage.
+//! What goes wrong in a registry, and how the specification says it: a status, a code, a message, a detail.
+//!
+//! The text of the machine (paths, SQL) goes to the log alone; clients get the message of the table.
 
-use http::StatusCode;
-use serde_json::json;
+use std::io;
 
-/// Codes of the distribution specification §"Error Codes", and those that registries in the field add.
+use sampan_base::ErrorKind;
+
+/// The codes of the specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
+pub enum Code {
+    /// The blob is not there.
     BlobUnknown,
+    /// The upload cannot go on like this.
     BlobUploadInvalid,
+    /// The upload is not there.
     BlobUploadUnknown,
+    /// The digest is wrong, or not that of the content.
     DigestInvalid,
+    /// A manifest names a blob that is not there.
     ManifestBlobUnknown,
+    /// The manifest cannot be used.
     ManifestInvalid,
+    /// The manifest is not there.
     ManifestUnknown,
+    /// The name is wrong.
     NameInvalid,
+    /// The repository is not there.
     NameUnknown,
+    /// A length is wrong.
     SizeInvalid,
+    /// Who are you.
     Unauthorized,
+    /// You may not.
     Denied,
+    /// Not offered.
     Unsupported,
+    /// Slow down.
     TooManyRequests,
+    /// The range does not fit.
     RangeInvalid,
-    PaginationInvalid,
-    TagInvalid,
+    /// `n` of a page is wrong.
+    PaginationNumberInvalid,
+    /// Anything else.
     Unknown,
 }
 
 impl Code {
-    /// As the specification writes it, with the usual message and status.
-    fn facts(self) -> (&'static str, &'static str, StatusCode) {
+    /// As it stands in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
-            Self::BlobUnknown => ("BLOB_UNKNOWN", "blob unknown to registry", StatusCode::NOT_FOUND),
-            Self::BlobUploadInvalid => ("BLOB_UPLOAD_INVALID", "blob upload invalid", StatusCode::BAD_REQUEST),
-            Self::BlobUploadUnknown => ("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry", StatusCode::NOT_FOUND),
-            Self::DigestInvalid => ("DIGEST_INVALID", "provided digest did not match uploaded content", StatusCode::BAD_REQUEST),
-            Self::ManifestBlobUnknown => ("MANIFEST_BLOB_UNKNOWN", "blob unknown to registry", StatusCode::NOT_FOUND),
-            Self::ManifestInvalid => ("MANIFEST_INVALID", "manifest invalid", StatusCode::BAD_REQUEST),
-            Self::ManifestUnknown => ("MANIFEST_UNKNOWN", "manifest unknown", StatusCode::NOT_FOUND),
-            Self::NameInvalid => ("NAME_INVALID", "invalid repository name", StatusCode::BAD_REQUEST),
-            Self::NameUnknown => ("NAME_UNKNOWN", "repository name not known to registry", StatusCode::NOT_FOUND),
-            Self::SizeInvalid => ("SIZE_INVALID", "provided length did not match content length", StatusCode::BAD_REQUEST),
-            Self::Unauthorized => ("UNAUTHORIZED", "authentication required", StatusCode::UNAUTHORIZED),
-            Self::Denied => ("DENIED", "requested access to the resource is denied", StatusCode::FORBIDDEN),
-            Self::Unsupported => ("UNSUPPORTED", "The operation is unsupported.", StatusCode::METHOD_NOT_ALLOWED),
-            Self::TooManyRequests => ("TOOMANYREQUESTS", "too many requests", StatusCode::TOO_MANY_REQUESTS),
-            Self::RangeInvalid => ("RANGE_INVALID", "invalid content range", StatusCode::RANGE_NOT_SATISFIABLE),
-            Self::PaginationInvalid => ("PAGINATION_NUMBER_INVALID", "invalid number of results requested", StatusCode::BAD_REQUEST),
-            Self::TagInvalid => ("TAG_INVALID", "manifest tag did not match URI", StatusCode::BAD_REQUEST),
-            Self::Unknown => ("UNKNOWN", "unknown error", StatusCode::INTERNAL_SERVER_ERROR),
+            Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
+            Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::SizeInvalid => "SIZE_INVALID",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::Denied => "DENIED",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::RangeInvalid => "RANGE_INVALID",
+            Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::BlobUnknown => "blob unknown to registry",
+            Self::BlobUploadInvalid => "blob upload invalid",
+            Self::BlobUploadUnknown => "blob upload unknown to registry",
+            Self::DigestInvalid => "provided digest did not match uploaded content",
+            Self::ManifestBlobUnknown => "blob unknown to registry",
+            Self::ManifestInvalid => "manifest invalid",
+            Self::ManifestUnknown => "manifest unknown",
+            Self::NameInvalid => "invalid repository name",
+            Self::NameUnknown => "repository name not known to registry",
+            Self::SizeInvalid => "provided length did not match content length",
+            Self::Unauthorized => "authentication required",
+            Self::Denied => "requested access to the resource is denied",
+            Self::Unsupported => "the operation is unsupported",
+            Self::TooManyRequests => "too many requests",
+            Self::RangeInvalid => "invalid content range",
+            Self::PaginationNumberInvalid => "invalid number of results requested",
+            Self::Unknown => "unknown error",
+        }
+    }
+
+    fn status(self) -> u16 {
+        match self {
+            Self::BlobUnknown | Self::BlobUploadUnknown | Self::ManifestUnknown | Self::NameUnknown | Self::ManifestBlobUnknown => 404,
+            Self::BlobUploadInvalid
+            | Self::DigestInvalid
+            | Self::ManifestInvalid
+            | Self::NameInvalid
+            | Self::SizeInvalid
+            | Self::PaginationNumberInvalid => 400,
+            Self::Unauthorized => 401,
+            Self::Denied => 403,
+            Self::Unsupported => 405,
+            Self::TooManyRequests => 429,
+            Self::RangeInvalid => 416,
+            Self::Unknown => 500,
         }
     }
 }
 
-/// A request that is refused or failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) status: StatusCode,
-    code: Code,
-    message: String,
-    detail: Option<String>,
-    /// Further headers, such as the challenge.
-    pub(crate) headers: Vec<(http::HeaderName, String)>,
+/// A request that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", message)]
+pub struct RegistryError {
+    /// HTTP status.
+    pub status: u16,
+    /// Code.
+    pub code: Code,
+    /// For people.
+    pub message: String,
+    /// For programs: what it is about.
+    pub detail: Option<String>,
+    /// For the log: what the machine said.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What a handler gives.
-pub(crate) type Outcome<T> = Result<T, Refusal>;
+/// What operations of the registry return.
+pub type Result<T, E = RegistryError> = std::result::Result<T, E>;
 
-impl Refusal {
-    /// With the code's own message and status.
-    pub(crate) fn new(code: Code) -> Self {
-        let (_, message, status) = code.facts();
-        Self { status, code, message: message.to_owned(), detail: None, headers: Vec::new() }
+impl RegistryError {
+    /// A failure with the status and the message of its code.
+    #[must_use]
+    pub fn new(code: Code) -> Self {
+        Self { status: code.status(), code, message: code.message().to_owned(), detail: None, source: None }
     }
 
-    /// With what was wrong, for whoever reads the body.
-    pub(crate) fn detail(self, detail: impl Into<String>) -> Self {
-        Self { detail: Some(detail.into()), ..self }
+    /// A failure with a message of its own.
+    #[must_use]
+    pub fn say(code: Code, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..Self::new(code) }
     }
 
     /// With another status.
-    pub(crate) fn status(self, status: StatusCode) -> Self {
-        Self { status, ..self }
-    }
-
-    /// With another message.
-    pub(crate) fn message(self, message: impl Into<String>) -> Self {
-        Self { message: message.into(), ..self }
-    }
-
-    /// With a header.
-    pub(crate) fn header(mut self, name: http::HeaderName, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
         self
     }
 
-    /// A failure on our side: the log has the reason, the client does not.
-    pub(crate) fn internal(action: &str, error: &dyn std::fmt::Display) -> Self {
-        tracing::error!("cannot {action}: {error}");
-        Self::new(Code::Unknown).detail(format!("cannot {action}"))
+    /// With what it is about.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
     }
 
-    /// A failing disk; a full one is told as 507, as a retry may help once there is room.
-    pub(crate) fn disk(action: &str, error: &std::io::Error) -> Self {
-        let is_full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-        let refusal = Self::internal(action, error);
-        if is_full { refusal.status(StatusCode::INSUFFICIENT_STORAGE).message("no space left on the registry's disk") } else { refusal }
-    }
-
-    /// The body.
-    pub(crate) fn body(&self) -> Vec<u8> {
-        let (code, ..) = self.code.facts();
-        let mut error = json!({ "code": code, "message": self.message });
+    /// The body of the answer.
+    #[must_use]
+    pub fn body(&self) -> String {
+        let mut error = serde_json::json!({"code": self.code.name(), "message": self.message});
         if let Some(detail) = &self.detail {
-            error["detail"] = json!(detail);
+            error["detail"] = serde_json::Value::String(detail.clone());
         }
-        let mut text = json!({ "errors": [error] }).to_string().into_bytes();
-        text.push(b'\n');
-        text
+        serde_json::json!({"errors": [error]}).to_string()
+    }
+
+    fn machine(full: bool, source: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let failed = if full {
+            Self::say(Code::Unknown, "the registry's disk is full").status(507)
+        } else {
+            Self::say(Code::Unknown, "the registry failed; its log says why")
+        };
+        Self { source: Some(source), ..failed }
     }
 }
 
-impl From<sampan_durable::DbError> for Refusal {
+impl From<io::Error> for RegistryError {
+    fn from(error: io::Error) -> Self {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        Self::machine(full, Box::new(error))
+    }
+}
+
+impl From<sampan_durable::DbError> for RegistryError {
     fn from(error: sampan_durable::DbError) -> Self {
-        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        let is_full = source.contains("disk is full");
-        let refusal = Self::internal("use the database", &format!("{error}: {source}"));
-        if is_full { refusal.status(StatusCode::INSUFFICIENT_STORAGE) } else { refusal }
+        let full = matches!(
+            &error,
+            sampan_durable::DbError::Sqlite { source, .. } if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        );
+        Self::machine(full, Box::new(error))
+    }
+}
+
+impl sampan_base::Failure for RegistryError {
+    fn kind(&self) -> ErrorKind {
+        match self.status {
+            404 => ErrorKind::NotFound,
+            401 => ErrorKind::Unauthorized,
+            403 => ErrorKind::Denied,
+            405 => ErrorKind::Unsupported,
+            409 => ErrorKind::Conflict,
+            429 => ErrorKind::Unavailable,
+            400..=499 => ErrorKind::Invalid,
+            _ => ErrorKind::Internal,
+        }
     }
 }
 
@@ -135,11 +216,19 @@ mod tests {
 
     #[test]
     fn the_body_is_the_specifications() {
-        let refusal = Refusal::new(Code::BlobUnknown).detail("sha256:0");
-        let text = String::from_utf8(refusal.body()).unwrap();
-        assert_eq!(text, "{\"errors\":[{\"code\":\"BLOB_UNKNOWN\",\"detail\":\"sha256:0\",\"message\":\"blob unknown to registry\"}]}\n");
-        assert_eq!(refusal.status, StatusCode::NOT_FOUND);
-        let full = Refusal::disk("write", &std::io::Error::from(std::io::ErrorKind::StorageFull));
-        assert_eq!(full.status, StatusCode::INSUFFICIENT_STORAGE);
+        let error = RegistryError::new(Code::BlobUnknown).detail("sha256:0");
+        let body: serde_json::Value = serde_json::from_str(&error.body()).unwrap();
+        let expected =
+            serde_json::json!({"errors": [{"code": "BLOB_UNKNOWN", "message": "blob unknown to registry", "detail": "sha256:0"}]});
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn a_full_disk_is_said_and_paths_are_not() {
+        let full = RegistryError::from(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!((full.status, full.code), (507, Code::Unknown));
+        let failed = RegistryError::from(io::Error::other("/secret/path"));
+        assert_eq!(failed.status, 500);
+        assert!(!failed.body().contains("secret"));
     }
 }

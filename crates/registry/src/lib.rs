@@ -1,41 +1,23 @@
-//! The registry: a server of the OCI distribution API with users, tokens and TLS of its own.
+//! The registry: the OCI distribution API over HTTP, with users, tokens and storage of its own.
 //!
-//! Runs without privileges and without an engine. [`run`] serves a data root until it is told to stop; [`Meta`] is what the
-//! commands that change users open beside it. Rooms: `route`, `range`, `document` and `error` are pure; `store` keeps; `auth`
-//! decides; `handlers` answer; `server` listens.
+//! [`serve`] is the server; [`users`] is what the commands that look after users need. It runs without privileges, knows nothing of
+//! the engine, and touches its data root alone. Layers inside, each of which knows only those before it: pure parsers (`name`,
+//! `route`, `range`, `manifest`, `rights`), the store (blocking: `store`, `users`, `token`, `tls`), who asks (`auth`), and `http`.
 #![forbid(unsafe_code)]
 
 mod auth;
-mod cache;
-mod document;
-mod error;
-mod handlers;
-mod metrics;
-mod range;
-mod route;
-mod server;
-mod store;
+pub mod config;
+pub mod error;
+mod http;
+pub mod manifest;
+mod manifest_cache;
+pub mod name;
+pub mod range;
+pub mod rights;
+pub mod route;
+pub mod store;
+pub mod tls;
+pub mod token;
+pub mod users;
 
-use std::sync::Arc;
-
-pub use auth::{Anonymous, PasswordError, hash};
-pub use server::{Ready, ServeConfig, ServeError, TlsChoice, run};
-pub use store::{Meta, OpenError, Role, User};
-
-/// The name that stands for the list of repositories where rights are asked.
-pub(crate) const CATALOG: &str = "_catalog";
-
-/// Everything that a request needs.
-#[derive(Debug)]
-pub(crate) struct Registry {
-    pub(crate) store: Arc<store::Store>,
-    pub(crate) auth: auth::Auth,
-    pub(crate) cache: cache::Cache,
-    pub(crate) metrics: metrics::Metrics,
-    /// Largest blob, bytes.
-    pub(crate) max_blob: u64,
-    /// Whether clients speak TLS to us.
-    pub(crate) is_tls: bool,
-    /// Everybody may do everything: clients need not be asked who they are.
-    pub(crate) is_open: std::sync::atomic::AtomicBool,
-}
+pub use http::{Running, ServeError, serve};

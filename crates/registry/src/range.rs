@@ -1,58 +1,59 @@
-//! `Range` of a download and `Content-Range` of an upload's piece (RFC 9110 §14): pure.
+//! The headers `Range` and `Content-Range`. Pure; takes any text.
 
 use std::ops::Range;
 
-/// What a `Range` header asks for.
+/// What a client asks of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// All of it: no header, one that is no range of bytes, or several ranges.
-    Whole,
-    /// These bytes.
+pub enum Wanted {
+    /// All of it: no range, one of another unit, several, or one that cannot be read.
+    All,
+    /// A part, inside of the blob.
     Part(Range<u64>),
-    /// Nothing that is there.
-    Nothing,
+    /// A part that is not there.
+    Unsatisfiable,
 }
 
-/// Reads a `Range` header for something of `size` bytes.
-pub(crate) fn wanted(header: Option<&str>, size: u64) -> Wanted {
-    let Some(list) = header.and_then(|text| text.trim().strip_prefix("bytes=")) else { return Wanted::Whole };
-    let (first, last) = match list.trim().split_once('-') {
-        Some(ends) if !list.contains(',') => ends,
-        _ => return Wanted::Whole,
-    };
-    let number = |text: &str| -> Option<Option<u64>> {
-        let text = text.trim();
-        match text {
-            "" => Some(None),
-            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(Some(digits.parse().unwrap_or(u64::MAX))),
-            _ => None,
-        }
-    };
-    let (Some(first), Some(last)) = (number(first), number(last)) else { return Wanted::Whole };
-    let range = match (first, last) {
-        (None, None) => return Wanted::Whole,
-        (Some(first), Some(last)) if first > last => return Wanted::Whole,
-        (None, Some(0)) => return Wanted::Nothing,
-        (None, Some(count)) => size.saturating_sub(count)..size,
-        (Some(first), None) => first..size,
-        (Some(first), Some(last)) => first..last.saturating_add(1).min(size),
-    };
-    if range.start >= size { Wanted::Nothing } else { Wanted::Part(range) }
-}
-
-/// Reads the `Content-Range` of a piece, `FIRST-LAST`: its first byte and its length. The specification allows no other form;
-/// clients in the field also write `bytes FIRST-LAST/SIZE`.
-pub(crate) fn piece(header: &str) -> Option<(u64, u64)> {
-    let text = header.trim();
-    let text = text.strip_prefix("bytes").map_or(text, str::trim_start).trim_start_matches('=');
-    let text = text.split('/').next().unwrap_or_default();
-    let (first, last) = text.split_once('-')?;
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(first) || !digits(last) {
-        return None;
+/// Reads `bytes=FIRST-LAST`, `bytes=FIRST-` or `bytes=-LENGTH` for a blob of a length.
+#[must_use]
+pub fn parse_range(text: &str, length: u64) -> Wanted {
+    let Some((unit, spec)) = text.split_once('=') else { return Wanted::All };
+    if !unit.trim().eq_ignore_ascii_case("bytes") || spec.contains(',') {
+        return Wanted::All;
     }
-    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
-    Some((first, last.checked_sub(first)?.checked_add(1)?))
+    let Some((first, last)) = spec.trim().split_once('-') else { return Wanted::All };
+    let (first, last) = (first.trim(), last.trim());
+    if first.is_empty() {
+        return match number(last) {
+            None => Wanted::All,
+            Some(0) => Wanted::Unsatisfiable,
+            Some(_) if length == 0 => Wanted::Unsatisfiable,
+            Some(count) => Wanted::Part(length.saturating_sub(count)..length),
+        };
+    }
+    let last = if last.is_empty() { Some(u64::MAX) } else { number(last) };
+    match (number(first), last) {
+        (Some(first), Some(last)) if last < first => Wanted::All,
+        (Some(first), Some(_)) if first >= length => Wanted::Unsatisfiable,
+        (Some(first), Some(last)) => Wanted::Part(first..last.saturating_add(1).min(length)),
+        _ => Wanted::All,
+    }
+}
+
+/// Reads the `Content-Range` of a chunk: `FIRST-LAST`, also as `bytes FIRST-LAST/ALL`. None for anything else.
+#[must_use]
+pub fn parse_content_range(text: &str) -> Option<Range<u64>> {
+    let text = text.trim();
+    let text = text.strip_prefix("bytes").map_or(text, |rest| rest.trim_start_matches([' ', '=']));
+    let text = text.split_once('/').map_or(text, |(range, _)| range);
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (number(first)?, number(last)?);
+    (first <= last).then_some(first..last.checked_add(1)?)
+}
+
+/// Digits alone, no sign; what overflows is as large as can be.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -62,46 +63,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_read_as_the_standard_says() {
+    fn ranges_follow_rfc_9110() {
         let table = [
-            (None, Wanted::Whole),
-            (Some("bytes=0-4"), Wanted::Part(0..5)),
-            (Some("bytes=5-"), Wanted::Part(5..10)),
-            (Some("bytes=-3"), Wanted::Part(7..10)),
-            (Some("bytes=-30"), Wanted::Part(0..10)),
-            (Some("bytes=0-99"), Wanted::Part(0..10)),
-            (Some("bytes=9-9"), Wanted::Part(9..10)),
-            (Some("bytes=10-"), Wanted::Nothing),
-            (Some("bytes=-0"), Wanted::Nothing),
-            (Some("bytes=5-4"), Wanted::Whole),
-            (Some("bytes=0-1,3-4"), Wanted::Whole),
-            (Some("bytes=a-b"), Wanted::Whole),
-            (Some("lines=1-2"), Wanted::Whole),
-            (Some("bytes=-"), Wanted::Whole),
-            (Some("bytes=99999999999999999999-"), Wanted::Nothing),
+            ("bytes=0-0", Wanted::Part(0..1)),
+            ("bytes=2-", Wanted::Part(2..10)),
+            ("bytes=2-99", Wanted::Part(2..10)),
+            ("bytes=-3", Wanted::Part(7..10)),
+            ("bytes=-30", Wanted::Part(0..10)),
+            ("Bytes = 1-2", Wanted::Part(1..3)),
+            ("bytes=0-18446744073709551615999", Wanted::Part(0..10)),
+            ("bytes=10-", Wanted::Unsatisfiable),
+            ("bytes=99999999999999999999999-", Wanted::Unsatisfiable),
+            ("bytes=-0", Wanted::Unsatisfiable),
+            ("bytes=5-2", Wanted::All),
+            ("bytes=0-1,3-4", Wanted::All),
+            ("bytes=+1-2", Wanted::All),
+            ("bytes=a-b", Wanted::All),
+            ("bytes=-", Wanted::All),
+            ("items=0-1", Wanted::All),
+            ("", Wanted::All),
         ];
-        for (header, result) in table {
-            assert_eq!(wanted(header, 10), result, "{header:?}");
+        for (text, expected) in table {
+            assert_eq!(parse_range(text, 10), expected, "{text}");
         }
-        assert_eq!(wanted(Some("bytes=0-0"), 0), Wanted::Nothing);
+        assert_eq!(parse_range("bytes=0-", 0), Wanted::Unsatisfiable);
     }
 
     #[test]
-    fn pieces_have_one_form() {
-        assert_eq!(piece("0-9"), Some((0, 10)));
-        assert_eq!(piece("bytes 10-19/100"), Some((10, 10)));
-        for bad in ["", "-", "5", "9-0", "a-b", "0-", "-1", "0--1", "0-18446744073709551615"] {
-            assert_eq!(piece(bad), None, "{bad}");
+    fn chunks_say_where_they_belong() {
+        assert_eq!(parse_content_range("0-9"), Some(0..10));
+        assert_eq!(parse_content_range("bytes 5-5/100"), Some(5..6));
+        for bad in ["", "5", "9-0", "-5", "5-", "a-b", "0-18446744073709551615", "+0-1", "0-99999999999999999999"] {
+            assert_eq!(parse_content_range(bad), None, "{bad}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_part_lies_inside(header: String, size: u64) {
-            if let Wanted::Part(range) = wanted(Some(&format!("bytes={header}")), size) {
-                prop_assert!(range.start < range.end && range.end <= size);
+        fn a_part_lies_inside(text in "bytes=[0-9-]{0,24}|.{0,20}", length: u64) {
+            if let Wanted::Part(part) = parse_range(&text, length) {
+                prop_assert!(part.start < part.end && part.end <= length);
             }
-            let _either = piece(&header);
+            if let Some(range) = parse_content_range(&text) {
+                prop_assert!(range.start < range.end);
+            }
         }
     }
 }

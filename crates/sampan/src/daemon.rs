@@ -60,6 +60,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
     drop(std::fs::remove_file(&options.pidfile));
     for socket in options.hosts.iter().filter_map(|host| host.strip_prefix("unix://")) {
         drop(std::fs::remove_file(socket));
+        drop(std::fs::remove_file(format!("{socket}.files")));
     }
     runtime.shutdown_background();
     drop(apart);

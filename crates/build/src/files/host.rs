@@ -34,12 +34,11 @@ fn nanoseconds(seconds: i64, part: u64) -> u64 {
 }
 
 fn stamp(stat: &Stat) -> Stamp {
-    let part = |value| u64::try_from(value).unwrap_or(0);
     [
         stat.st_dev,
         stat.st_ino,
-        nanoseconds(stat.st_ctime, part(stat.st_ctime_nsec)),
-        nanoseconds(stat.st_mtime, part(stat.st_mtime_nsec)),
+        nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+        nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
         u64::try_from(stat.st_size).unwrap_or(0),
     ]
 }

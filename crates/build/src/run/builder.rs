@@ -56,6 +56,12 @@ pub enum ContextInput<'a> {
     Folder(OwnedFd),
 }
 
+impl std::fmt::Debug for ContextInput<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if matches!(self, Self::Tar(_)) { "Tar" } else { "Folder" })
+    }
+}
+
 /// A build.
 pub struct BuildRequest<'a> {
     /// What the Dockerfile is planned with.
@@ -303,7 +309,7 @@ impl Builder {
         name: &str,
         wish: &mut plan::Request,
         cancel: &Cancel,
-    ) -> Result<(Arc<dyn Source>, Option<Arc<HostTree>>, Vec<u8>), BuildError> {
+    ) -> Result<OpenedContext, BuildError> {
         match context {
             ContextInput::Tar(stream) => {
                 let stream = Decompress::new(stream).map_err(|error| BuildError::context(&error))?;
@@ -486,6 +492,9 @@ impl Bases for Local<'_> {
         Ok(Base { image: base, config: image.config })
     }
 }
+
+/// A context, the same as a folder of the host where it is one, and its Dockerfile.
+type OpenedContext = (Arc<dyn Source>, Option<Arc<HostTree>>, Vec<u8>);
 
 impl Run<'_> {
     pub(crate) fn now(&self) -> (i64, u32) {

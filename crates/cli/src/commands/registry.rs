@@ -1,347 +1,372 @@
-//! `registry`: a server of images, and who may use it. Needs no engine; users are changed in the data root itself.
+//! `registry`: the server, and the users of a data root. No engine is asked.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use sampan_gotext::Record;
 use sampan_gotext::flags::{Flag, Kind, Matches};
-use sampan_registry::{Anonymous, Meta, Ready, Role, ServeConfig, TlsChoice};
-use sampan_ui::table::{DOCKER, tabulate};
-use sampan_ui::terminal;
+use sampan_registry::config::{AccessLog, Config, Transport, is_loopback};
+use sampan_registry::store::{make_root, open_database};
+use sampan_registry::users::{self, Role};
+use sampan_registry::{Running, ServeError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
+use super::{FORMAT_TABLE, ago};
 use crate::app::App;
-use crate::command::{Command, Running, Things, Words};
+use crate::command::{Command, Running as RunningCommand, Things, Words};
 use crate::error::{CliError, Outcome};
+use crate::format::Listing;
 
-/// Where a registry keeps everything if nobody says otherwise.
-const DATA_ROOT: &str = "/var/lib/sampan-registry";
-/// Where it listens.
-const LISTEN: &str = "127.0.0.1:5000";
-/// Largest password that is read.
-const MAX_PASSWORD: u64 = 4096;
+/// Where a registry keeps everything.
+const DATA_ROOT: Flag = Flag::new("data-root", Kind::Text, "Folder of all that the registry keeps").default("/var/lib/sampan-registry");
+const PASSWORD_STDIN: Flag = Flag::new("password-stdin", Kind::Bool, "Take the password from standard input");
+const ROLE: Flag =
+    Flag::new("role", Kind::Text, "What the user may do: pull, push (and pull), admin (everything)").default("push").check(|value| {
+        match Role::parse(value) {
+            Some(_) => Ok(value.to_owned()),
+            None => Err("must be pull, push or admin".to_owned()),
+        }
+    });
 
-const ROOT: Flag = Flag::new("data-root", Kind::Text, "Folder of everything the registry keeps").default(DATA_ROOT);
-const STDIN: Flag = Flag::new("password-stdin", Kind::Bool, "Read the password from standard input");
-const ROLE: Flag = Flag::new("role", Kind::Text, "What the user may do: pull, push (with pull and delete), or admin");
+const SERVE: &[Flag] = &[
+    Flag::new("access-log", Kind::Text, "File to which each request is written; \"none\" for no log (default: standard output)"),
+    Flag::new("anonymous", Kind::Text, "What clients without a login may do: none, pull or push").default("none"),
+    DATA_ROOT,
+    Flag::new("hostname", Kind::List, "Name for the generated certificate (default: this host's names and the address of --listen)"),
+    Flag::new("http", Kind::Bool, "Serve without TLS"),
+    Flag::new("listen", Kind::Text, "Address and port to listen at").default("127.0.0.1:5000"),
+    Flag::new("log-level", Kind::Text, "How much is logged on standard error: debug, info, warn or error").default("info"),
+    Flag::new("max-blob-size", Kind::Bytes, "Largest blob that is taken").default("100g"),
+    Flag::new("tls-cert", Kind::Text, "Certificate of the server, PEM, followed by those above it"),
+    Flag::new("tls-generate", Kind::Bool, "Make a certificate authority in the data root, and a certificate signed by it"),
+    Flag::new("tls-key", Kind::Text, "Key of the server's certificate, PEM"),
+];
 
-const SERVE_MORE: &str = "\
-Serve the OCI distribution API: docker, podman, skopeo, crane and others push to and pull
-from it. It needs no root; run it as a user of its own that owns the data root.
-
-TLS is one of --tls-cert with --tls-key, --tls-generate (makes an authority of its own in the
-data root and says where clients must put it), or --http (no TLS: for loopback addresses, or
-behind a proxy that speaks TLS). On a loopback address --http is the default.
-
-There is no default password: add users with 'registry user add'. SIGTERM ends the server
-when the requests under way are answered.";
-
-const fn command(
-    paths: &'static [&'static str],
+const fn user(
+    path: &'static [&'static str],
     usage: &'static str,
     about: &'static str,
-    more: &'static str,
     words: Words,
     flags: &'static [&'static [Flag]],
-    run: for<'a> fn(&'a App, &'a Matches) -> Running<'a>,
+    run: for<'a> fn(&'a App, &'a Matches) -> RunningCommand<'a>,
 ) -> Command {
-    Command { paths, usage, about, more, words, things: Things::Nothing, flags, interspersed: true, run }
+    Command { paths: path, usage, about, more: "", words, things: Things::Nothing, flags, interspersed: true, run }
 }
 
 pub(super) const COMMANDS: &[Command] = &[
-    command(
-        &["registry serve"],
-        "[OPTIONS]",
-        "Run a registry in the foreground",
-        SERVE_MORE,
-        Words::Exactly(0),
-        &[&[
-            Flag::new("access-log", Kind::Text, "Append a line for each request to this file instead of standard output"),
-            Flag::new("anonymous", Kind::Text, "What clients may do without a login: none, pull or push").default("none"),
-            ROOT,
-            Flag::new("gc-interval", Kind::Duration, "How often blobs that no image needs are removed; 0: never").default("15m"),
-            Flag::new("hostname", Kind::List, "Name or address for the certificate of --tls-generate, as clients call the registry"),
-            Flag::new("http", Kind::Bool, "Serve without TLS"),
-            Flag::new("listen", Kind::Text, "Address and port to listen at").default(LISTEN),
-            Flag::new("max-blob-size", Kind::Bytes, "Largest blob that is taken").default("100g"),
-            Flag::new("tls-cert", Kind::Text, "Certificate chain, PEM"),
-            Flag::new("tls-generate", Kind::Bool, "Make an authority and a certificate in the data root"),
-            Flag::new("tls-key", Kind::Text, "Key of the certificate, PEM"),
-        ]],
-        |app, matches| Box::pin(async move { serve(app, matches) }),
-    ),
-    command(
+    Command {
+        paths: &["registry serve"],
+        usage: "[OPTIONS]",
+        about: "Run a registry in the foreground",
+        more: "It needs no privileges and no engine. One of --tls-cert with --tls-key, --tls-generate and --http\n\
+               says how connections are protected; at a loopback address --http needs not be said.\n\
+               SIGTERM and SIGINT end it when running transfers are done, at most 30 seconds later.",
+        words: Words::Exactly(0),
+        things: Things::Files,
+        flags: &[SERVE],
+        interspersed: true,
+        run: |app, matches| Box::pin(serve(app, matches)),
+    },
+    user(
         &["registry user add"],
         "[OPTIONS] NAME",
-        "Add a user to a registry",
-        "The password is read from standard input with --password-stdin, else it is asked for twice.\nA registry that runs knows the user at once.",
+        "Add a user; a running registry notices",
         Words::Exactly(1),
-        &[&[ROOT, STDIN, ROLE.default("push")]],
-        |app, matches| Box::pin(async move { add(app, matches) }),
+        &[&[DATA_ROOT, PASSWORD_STDIN, ROLE]],
+        |app, matches| Box::pin(add(app, matches)),
     ),
-    command(
-        &["registry user passwd"],
-        "[OPTIONS] NAME",
-        "Give a user of a registry another password",
-        "Logins with the old password and what they were given end at once.",
-        Words::Exactly(1),
-        &[&[ROOT, STDIN]],
-        |app, matches| Box::pin(async move { passwd(app, matches) }),
-    ),
-    command(
-        &["registry user role"],
-        "[OPTIONS] NAME ROLE",
-        "Change what a user of a registry may do",
-        "",
-        Words::Exactly(2),
-        &[&[ROOT]],
-        |app, matches| Box::pin(async move { role(app, matches) }),
-    ),
-    command(
-        &["registry user rm", "registry user remove"],
-        "[OPTIONS] NAME [NAME...]",
-        "Remove users from a registry",
-        "",
-        Words::AtLeast(1),
-        &[&[ROOT]],
-        |app, matches| Box::pin(async move { remove(app, matches) }),
-    ),
-    command(
+    user(
         &["registry user ls", "registry user list"],
         "[OPTIONS]",
-        "List the users of a registry",
-        "",
+        "List users",
         Words::Exactly(0),
-        &[&[ROOT, Flag::new("quiet", Kind::Bool, "Show names only").short('q')]],
-        |app, matches| Box::pin(async move { list(app, matches) }),
+        &[&[DATA_ROOT, FORMAT_TABLE, Flag::new("quiet", Kind::Bool, "Show names only").short('q')]],
+        |app, matches| Box::pin(list(app, matches)),
+    ),
+    user(
+        &["registry user passwd"],
+        "[OPTIONS] NAME",
+        "Change a user's password; tokens of the old one end",
+        Words::Exactly(1),
+        &[&[DATA_ROOT, PASSWORD_STDIN]],
+        |app, matches| Box::pin(change(app, matches)),
+    ),
+    user(
+        &["registry user rm", "registry user remove"],
+        "[OPTIONS] NAME [NAME...]",
+        "Remove users",
+        Words::AtLeast(1),
+        &[&[DATA_ROOT]],
+        |app, matches| Box::pin(remove(app, matches)),
     ),
 ];
 
-fn failed(error: &dyn std::error::Error) -> CliError {
+/// An error with its causes on one line.
+fn failure(error: &(dyn std::error::Error + 'static)) -> CliError {
     let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(next) = source {
-        text.push_str(&format!(": {next}"));
-        source = next.source();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
     }
     CliError::new(text)
 }
 
-fn serve(app: &App, matches: &Matches) -> Outcome {
-    let config = configuration(matches)?;
-    let (anonymous, program, root) = (config.anonymous, app.program().to_owned(), config.data_root.clone());
-    let announce = |ready: &Ready| {
-        let mut text = announcement(ready, &root);
-        if ready.users == 0 && anonymous != Anonymous::Push {
-            text.push_str(&format!("no users yet: add one with: {program} registry user add NAME --data-root {}\n", root.display()));
-        }
-        // Whoever does not read this still gets a registry.
-        drop(std::io::stdout().write_all(text.as_bytes()));
-    };
-    // The server brings a runtime of its own, which cannot begin inside of another.
-    let served = std::thread::scope(|scope| scope.spawn(|| sampan_registry::run(&config, announce)).join());
-    match served {
-        Ok(Ok(())) => Ok(0),
-        Ok(Err(error)) => Err(failed(&error)),
-        Err(_) => Err(CliError::new("the registry ended early: this is a bug")),
+fn listen_address(text: &str) -> Outcome<SocketAddr> {
+    let invalid = |reason: &str| CliError::new(format!("invalid argument {text:?} for --listen: {reason}"));
+    if let Some(port) = text.strip_prefix(':') {
+        let port = port.parse().map_err(|_| invalid("not a port"))?;
+        return Ok(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], port)));
     }
+    let mut found = text.to_socket_addrs().map_err(|error| invalid(&crate::error::errno_text(&error)))?;
+    found.next().ok_or_else(|| invalid("it names no address"))
 }
 
-fn configuration(matches: &Matches) -> Outcome<ServeConfig> {
-    let text = matches.text("listen");
-    let listen: std::net::SocketAddr = text.parse().map_err(|_| {
-        CliError::new(format!("invalid --listen {text}: an address with a port is expected, such as 127.0.0.1:5000 or [::]:5000"))
-    })?;
-    let anonymous = match matches.text("anonymous") {
-        "none" => Anonymous::None,
-        "pull" => Anonymous::Pull,
-        "push" => Anonymous::Push,
-        other => return Err(CliError::new(format!("invalid --anonymous {other}: none, pull or push is expected"))),
-    };
+/// The names of this host, and the address that is listened at.
+fn own_names(listen: IpAddr) -> Vec<String> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut names = vec![host, "localhost".to_owned()];
+    names.retain(|name| !name.is_empty() && name != "(none)");
+    if listen.is_unspecified() {
+        names.extend(["127.0.0.1".to_owned(), "::1".to_owned()]);
+    } else {
+        names.push(listen.to_canonical().to_string());
+    }
+    names.dedup();
+    names
+}
+
+fn transport(app: &App, matches: &Matches, listen: IpAddr) -> Outcome<Transport> {
     let (certificate, key) = (matches.text("tls-cert"), matches.text("tls-key"));
-    let files = !certificate.is_empty() || !key.is_empty();
-    let chosen = [files, matches.truth("tls-generate"), matches.truth("http")];
-    let tls = match chosen {
-        [true, false, false] if certificate.is_empty() || key.is_empty() => {
-            return Err(CliError::new("--tls-cert and --tls-key are needed together"));
+    if certificate.is_empty() != key.is_empty() {
+        return Err(CliError::new("--tls-cert and --tls-key belong together"));
+    }
+    let (files, generate, plain) = (!certificate.is_empty(), matches.truth("tls-generate"), matches.truth("http"));
+    if matches.given("hostname") && !generate {
+        return Err(CliError::new("--hostname is for the certificate of --tls-generate"));
+    }
+    match (files, generate, plain) {
+        (true, false, false) => Ok(Transport::Files { certificate: certificate.into(), key: key.into() }),
+        (false, true, false) => {
+            let given = matches.list("hostname");
+            Ok(Transport::Generated { names: if given.is_empty() { own_names(listen) } else { given.to_vec() } })
         }
-        [true, false, false] => TlsChoice::Files { certificate: certificate.into(), key: key.into() },
-        [false, true, false] => TlsChoice::Generate { names: matches.list("hostname").to_vec() },
-        [false, false, true] => TlsChoice::Off,
-        [false, false, false] if listen.ip().is_loopback() => TlsChoice::Off,
-        [false, false, false] => {
-            return Err(CliError::new(format!(
-                "{listen} can be reached from other machines: give --tls-cert and --tls-key, or --tls-generate, or --http if something in front of it speaks TLS"
-            )));
+        (false, false, true) => Ok(Transport::Plain),
+        (false, false, false) if is_loopback(listen) => {
+            app.warn("Without TLS, as if --http was given: the address is a loopback address.");
+            Ok(Transport::Plain)
         }
-        _ => return Err(CliError::new("--tls-cert with --tls-key, --tls-generate and --http exclude each other")),
+        (false, false, false) => Err(CliError::new(
+            "say how connections are protected: --tls-cert FILE --tls-key FILE, --tls-generate, or --http for not at all",
+        )),
+        _ => Err(CliError::new("conflicting options: give one of --tls-cert with --tls-key, --tls-generate and --http")),
+    }
+}
+
+fn config(app: &App, matches: &Matches) -> Outcome<Config> {
+    let listen = listen_address(matches.text("listen"))?;
+    let strangers = match matches.text("anonymous") {
+        "none" => None,
+        "pull" => Some(Role::Pull),
+        "push" => Some(Role::Push),
+        other => return Err(CliError::new(format!("invalid argument {other:?} for --anonymous: must be none, pull or push"))),
     };
-    if !matches.list("hostname").is_empty() && !matches.truth("tls-generate") {
-        return Err(CliError::new("--hostname belongs to --tls-generate"));
-    }
-    let log = matches.text("access-log");
-    Ok(ServeConfig {
-        data_root: matches.text("data-root").into(),
-        listen,
-        tls,
-        anonymous,
-        max_blob: blob_size(matches.text("max-blob-size"))?,
-        collect_every: interval(matches.text("gc-interval"))?,
-        access_log: (!log.is_empty()).then(|| PathBuf::from(log)),
-    })
-}
-
-fn blob_size(text: &str) -> Outcome<u64> {
-    let size = sampan_gotext::units::parse_binary_size(text).map_err(CliError::new)?;
-    u64::try_from(size).map_err(|_| CliError::new(format!("invalid --max-blob-size {text}: it is negative")))
-}
-
-fn interval(text: &str) -> Outcome<Duration> {
-    let nanoseconds = sampan_gotext::duration::parse(text).map_err(CliError::new)?;
-    let nanoseconds = u64::try_from(nanoseconds).map_err(|_| CliError::new(format!("invalid --gc-interval {text}: it is negative")))?;
-    Ok(Duration::from_nanos(nanoseconds))
-}
-
-/// What a server says when it can be used.
-fn announcement(ready: &Ready, root: &Path) -> String {
-    let scheme = if ready.is_tls { "https" } else { "http" };
-    let mut text = String::new();
-    if let Some(authority) = &ready.authority {
-        let name = ready.names.first().map_or("localhost", String::as_str);
-        let place = format!("{name}:{}", ready.address.port());
-        text.push_str(&format!("the certificate is for {}\n", ready.names.join(", ")));
-        text.push_str("clients must trust the registry's authority; on each of them, as root:\n");
-        for folder in ["/etc/docker/certs.d", "/etc/sampan/certs.d"] {
-            text.push_str(&format!("  mkdir -p {folder}/{place} && cp {} {folder}/{place}/ca.crt\n", authority.display()));
-        }
-    }
-    if !ready.is_tls {
-        text.push_str("without TLS: passwords and images can be read on the way, unless the way is this machine's own\n");
-    }
-    text.push_str(&format!("listening on {scheme}://{} with data root {}\n", ready.address, root.display()));
-    text
-}
-
-/// Does something with the users of a data root, as the user whom it belongs to: what root leaves there must stay theirs.
-fn with_users<T: Send>(matches: &Matches, work: impl FnOnce(&Meta) -> Outcome<T> + Send) -> Outcome<T> {
-    let root = PathBuf::from(matches.text("data-root"));
-    let owner = match std::fs::metadata(&root) {
-        Ok(data) => Some((data.uid(), data.gid())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(CliError::file("open", root.display(), &error)),
+    let mut config = Config::new(matches.text("data-root").into(), listen, transport(app, matches, listen.ip())?);
+    config.strangers = strangers;
+    config.access_log = match matches.text("access-log") {
+        "" | "-" => AccessLog::Stdout,
+        "none" => AccessLog::Off,
+        file => AccessLog::File(file.into()),
     };
+    if matches.given("max-blob-size") {
+        config.limits.blob = u64::try_from(matches.int("max-blob-size")).unwrap_or(0);
+    }
+    Ok(config)
+}
+
+/// The owner of a data root, if it is there and another user.
+fn other_owner(root: &Path) -> Option<(u32, u32)> {
+    let facts = std::fs::metadata(root).ok()?;
     let is_root = rustix::process::geteuid().is_root();
-    let worker = move || {
-        if let Some((uid, gid)) = owner.filter(|(uid, _)| is_root && *uid != 0) {
-            sampan_sys::user::become_user(uid, gid)
-                .map_err(|error| CliError::new(format!("become the owner of the data root: {error}")))?;
-        }
-        let meta = Meta::open(&root).map_err(|error| failed(&error))?;
-        work(&meta)
+    (is_root && facts.uid() != 0).then_some((facts.uid(), facts.gid()))
+}
+
+async fn serve(app: &App, matches: &Matches) -> Outcome {
+    let level = matches.text("log-level");
+    if !["debug", "info", "warn", "error"].contains(&level) {
+        return Err(CliError::new(format!("invalid argument {level:?} for --log-level: must be debug, info, warn or error")));
+    }
+    let config = config(app, matches)?;
+    if let Some((uid, gid)) = other_owner(&config.data_root) {
+        let root = config.data_root.display();
+        return Err(CliError::new(format!("the data root {root} belongs to user {uid}: root would leave files that he cannot read")).hint(
+            format!("start it as that user: setpriv --reuid {uid} --regid {gid} --clear-groups {} registry serve …", app.program()),
+        ));
+    }
+    let filter = format!("{level},hyper=warn,h2=warn,rustls=warn");
+    drop(tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init());
+    let (stop, stopped) = watch::channel(false);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (tell, mut ended) = tokio::sync::oneshot::channel();
+    let program = app.program().to_owned();
+    let root = config.data_root.clone();
+    // The server has a runtime of its own, with more threads than a command has.
+    std::thread::Builder::new().name("serve".into()).spawn(move || {
+        let outcome = sampan_registry::serve(&config, stopped, |running| announce(&program, &root, running));
+        drop(tell.send(outcome));
+    })?;
+    let outcome: Result<Result<(), ServeError>, _> = tokio::select! {
+        outcome = &mut ended => outcome,
+        _ = terminate.recv() => { stop.send_replace(true); ended.await }
+        _ = interrupt.recv() => { stop.send_replace(true); ended.await }
     };
-    // A thread of its own: it alone becomes the other user.
-    match std::thread::scope(|scope| scope.spawn(worker).join()) {
-        Ok(outcome) => outcome,
-        Err(_) => Err(CliError::new("the work on the users ended early: this is a bug")),
+    match outcome {
+        Ok(Ok(())) => Ok(0),
+        Ok(Err(error)) => Err(failure(&error)),
+        Err(_) => Err(CliError::new("the registry ended by a fault of its own")),
     }
 }
 
-fn check_name(name: &str) -> Outcome<()> {
-    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'@' | b'+');
-    if name.is_empty() || name.len() > 128 || !name.bytes().all(is_fit) {
-        return Err(CliError::new(format!(
-            "invalid user name \"{}\": up to 128 letters, digits and . _ - @ + are expected",
-            sampan_base::sanitize(name)
-        )));
+/// Says where the registry is and what may be missing.
+fn announce(program: &str, root: &Path, running: &Running) {
+    let mut text = String::new();
+    if let Some(authority) = &running.authority {
+        let file = std::path::absolute(authority).unwrap_or_else(|_| authority.clone());
+        let (file, port) = (file.display(), running.address.port());
+        text.push_str(&format!(
+            "clients must trust the authority in {file}, on each of them (HOST as they name it):\n  \
+             install -D -m 644 {file} /etc/docker/certs.d/HOST:{port}/ca.crt\n  \
+             install -D -m 644 {file} /etc/sampan/certs.d/HOST:{port}/ca.crt\n"
+        ));
     }
-    Ok(())
+    if running.nobody_may {
+        let root = root.display();
+        text.push_str(&format!("nobody may log in yet: add a user with: {program} registry user add NAME --data-root {root}\n"));
+    }
+    let scheme = if running.tls { "https" } else { "http" };
+    text.push_str(&format!("listening on {scheme}://{}\n", running.address));
+    let mut out = std::io::stdout().lock();
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
-fn parse_role(text: &str) -> Outcome<Role> {
-    Role::parse(text)
-        .ok_or_else(|| CliError::new(format!("invalid role \"{}\": pull, push or admin is expected", sampan_base::sanitize(text))))
+/// Does something with the users of a data root, as the user who owns it.
+fn on_users<T: Send>(matches: &Matches, work: impl FnOnce(&sampan_durable::Db) -> Outcome<T> + Send) -> Outcome<T> {
+    let root = PathBuf::from(matches.text("data-root"));
+    if !root.exists() {
+        make_root(&root).map_err(|error| CliError::file("mkdir", root.display(), &error))?;
+    }
+    let owner = other_owner(&root);
+    let run = move || {
+        if let Some((uid, gid)) = owner {
+            sampan_sys::user::become_user(uid, gid)?;
+        }
+        let db = open_database(&root)
+            .map_err(|error| CliError::new(format!("open the users of {}: {}", root.display(), failure(&error).text)))?;
+        work(&db)
+    };
+    // A thread of its own: what it becomes ends with it.
+    std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|_| Err(CliError::new("the command ended by a fault of its own")))
 }
 
-/// A new password, from standard input or asked for twice.
-fn new_password(app: &App, matches: &Matches) -> Outcome<String> {
+/// A password from standard input, or typed twice.
+fn password(app: &App, matches: &Matches) -> Outcome<String> {
     if matches.truth("password-stdin") {
-        let mut bytes = Vec::new();
-        std::io::stdin().take(MAX_PASSWORD).read_to_end(&mut bytes)?;
-        let text = String::from_utf8(bytes).map_err(|_| CliError::new("the password is not UTF-8"))?;
+        let mut text = String::new();
+        std::io::stdin().lock().take(64 << 10).read_to_string(&mut text)?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         return Ok(text.strip_suffix('\r').unwrap_or(text).to_owned());
     }
-    if !std::io::stdin().is_terminal() {
-        return Err(CliError::new("standard input is no terminal: give the password there with --password-stdin"));
+    if !sampan_ui::terminal::is_terminal(std::io::stdin()) {
+        return Err(CliError::new("standard input is no terminal: give the password with --password-stdin"));
     }
-    let ask = |question: &str| -> Outcome<String> {
-        app.print(question)?;
-        let answer = terminal::read_hidden()?;
-        app.line("")?;
-        Ok(answer)
-    };
-    let first = ask("Password: ")?;
-    if ask("Password again: ")? != first {
-        return Err(CliError::new("the two passwords differ"));
-    }
-    Ok(first)
+    let first = ask(app, "Password: ")?;
+    let second = ask(app, "Again: ")?;
+    if first == second { Ok(first) } else { Err(CliError::new("the two passwords are not the same")) }
 }
 
-fn no_user(name: &str) -> CliError {
-    CliError::new(format!("no user \"{}\"", sampan_base::sanitize(name)))
+/// Asks without showing what is typed.
+fn ask(app: &App, question: &str) -> Outcome<String> {
+    let mut err = std::io::stderr().lock();
+    err.write_all(question.as_bytes())?;
+    err.flush()?;
+    drop(err);
+    let read = sampan_ui::terminal::read_hidden();
+    app.warn("");
+    Ok(read?)
 }
 
-fn add(app: &App, matches: &Matches) -> Outcome {
+async fn add(app: &App, matches: &Matches) -> Outcome {
+    let password = password(app, matches)?;
+    let role = Role::parse(matches.text("role")).unwrap_or(Role::Push);
     let name = &matches.words[0];
-    check_name(name)?;
-    let role = parse_role(matches.text("role"))?;
-    let hash = sampan_registry::hash(&new_password(app, matches)?).map_err(|error| failed(&error))?;
-    let is_new = with_users(matches, |meta| meta.add_user(name, &hash, role).map_err(|error| failed(&error)))?;
-    if !is_new {
-        let hint = format!("give another password: {} registry user passwd {name}", app.program());
-        return Err(CliError::new(format!("there is a user \"{name}\" already")).hint(hint));
-    }
-    app.line(&format!("added {name} ({})", role.name()))?;
+    on_users(matches, |db| users::add(db, name, &password, role).map_err(|error| failure(&error)))?;
+    app.line(name)?;
     Ok(0)
 }
 
-fn passwd(app: &App, matches: &Matches) -> Outcome {
+async fn change(app: &App, matches: &Matches) -> Outcome {
+    let password = password(app, matches)?;
     let name = &matches.words[0];
-    let hash = sampan_registry::hash(&new_password(app, matches)?).map_err(|error| failed(&error))?;
-    if with_users(matches, |meta| meta.change_user(name, Some(&hash), None).map_err(|error| failed(&error)))? {
-        Ok(0)
-    } else {
-        Err(no_user(name))
-    }
+    on_users(matches, |db| users::change_password(db, name, &password).map_err(|error| failure(&error)))?;
+    app.line(name)?;
+    Ok(0)
 }
 
-fn role(_: &App, matches: &Matches) -> Outcome {
-    let (name, role) = (&matches.words[0], parse_role(&matches.words[1])?);
-    if with_users(matches, |meta| meta.change_user(name, None, Some(role)).map_err(|error| failed(&error)))? {
-        Ok(0)
-    } else {
-        Err(no_user(name))
-    }
+async fn remove(app: &App, matches: &Matches) -> Outcome {
+    app.each(&matches.words, |name| async move {
+        on_users(matches, |db| users::remove(db, name).map_err(|error| failure(&error)))?;
+        Ok(name.to_owned())
+    })
+    .await
 }
 
-fn remove(app: &App, matches: &Matches) -> Outcome {
-    let mut errors = Vec::new();
-    for name in &matches.words {
-        match with_users(matches, |meta| meta.remove_user(name).map_err(|error| failed(&error)))? {
-            true => app.line(name)?,
-            false => errors.push(no_user(name).text),
-        }
-    }
-    if errors.is_empty() { Ok(0) } else { Err(CliError::new(errors.join("\n"))) }
-}
-
-fn list(app: &App, matches: &Matches) -> Outcome {
-    let users = with_users(matches, |meta| meta.users().map_err(|error| failed(&error)))?;
+async fn list(app: &App, matches: &Matches) -> Outcome {
+    let users = on_users(matches, |db| users::list(db).map_err(|error| failure(&error)))?;
     if matches.truth("quiet") {
-        users.iter().try_for_each(|user| app.line(&user.name))?;
+        for user in users {
+            app.line(&user.name)?;
+        }
         return Ok(0);
     }
-    let lines: String = users.iter().map(|user| format!("{}\t{}\n", user.name, user.role.name())).collect();
-    app.print(&tabulate(&format!("NAME\tROLE\n{lines}"), DOCKER))?;
+    let row = |user: &users::User| {
+        let created = jiff::Timestamp::from_second(user.created_at).unwrap_or_default().to_string();
+        Record::new("")
+            .with("CreatedAt", created)
+            .with("CreatedSince", ago(user.created_at))
+            .with("Name", user.name.as_str())
+            .with("Role", user.role.name())
+    };
+    let rows: Vec<Record> = users.iter().map(row).collect();
+    let listing = Listing {
+        format: matches.text("format"),
+        table: "{{.Name}}\t{{.Role}}\t{{.CreatedSince}}",
+        raw: "",
+        heads: &[("Name", "NAME"), ("Role", "ROLE"), ("CreatedSince", "CREATED"), ("CreatedAt", "CREATED AT")],
+        type_name: "*formatter.registryUserContext",
+    };
+    app.print(&listing.show(&rows)?)?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_docker_reads_them() {
+        assert_eq!(listen_address("127.0.0.1:5000").unwrap().port(), 5000);
+        assert!(listen_address(":5000").unwrap().ip().is_unspecified());
+        for bad in ["5000", "x:y", ":70000", ""] {
+            assert!(listen_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_certificate_has_the_address_that_is_listened_at() {
+        assert!(own_names("10.0.0.1".parse().unwrap()).contains(&"10.0.0.1".to_owned()));
+        assert!(own_names("::".parse().unwrap()).contains(&"::1".to_owned()));
+    }
 }

@@ -1,188 +1,171 @@
-//! Manifests and tags: exact bytes, what they need, who refers to whom.
+//! Manifests and tags.
 
-use rusqlite::{OptionalExtension as _, Transaction, params};
-use sampan_durable::DbError;
-use sampan_oci::Digest;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::blobs::repo_id;
-use super::{Store, now};
-use crate::route::Target;
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
-/// A manifest as it was pushed.
+use super::{Store, ensure_repo, now, repo_id};
+use crate::error::{Code, RegistryError, Result};
+use crate::manifest::{Facts, Referrer};
+use crate::name::{Digest, Reference};
+
+/// A manifest as it is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ManifestRow {
-    pub(crate) digest: String,
-    pub(crate) media_type: String,
-    pub(crate) body: Vec<u8>,
+pub struct StoredManifest {
+    /// Its digest.
+    pub digest: String,
+    /// Its type.
+    pub media_type: String,
+    /// Its bytes.
+    pub body: Bytes,
 }
 
-/// A manifest to add.
+/// A manifest that is to be stored.
 #[derive(Debug)]
-pub(crate) struct NewManifest<'a> {
-    pub(crate) digest: &'a Digest,
-    pub(crate) media_type: &'a str,
-    pub(crate) artifact_type: &'a str,
-    pub(crate) subject: Option<&'a str>,
-    /// JSON object.
-    pub(crate) annotations: Option<&'a str>,
-    /// Blobs that must be there.
-    pub(crate) blobs: &'a [String],
-    pub(crate) body: &'a [u8],
-    pub(crate) tags: &'a [String],
+pub struct PutManifest<'a> {
+    /// Where.
+    pub repository: &'a str,
+    /// The digest of its bytes.
+    pub digest: &'a Digest,
+    /// Its bytes.
+    pub body: &'a [u8],
+    /// What it says.
+    pub facts: &'a Facts,
+    /// Tags that point to it from now on.
+    pub tags: &'a [&'a str],
+    /// Who brings it.
+    pub by: &'a str,
 }
 
-/// Why a manifest was not added.
-#[derive(Debug)]
-pub(crate) enum PutError {
-    /// The repository does not have this blob.
-    Missing(String),
-    Db(DbError),
-}
-
-/// What refers to a manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Referrer {
-    pub(crate) digest: String,
-    pub(crate) media_type: String,
-    pub(crate) size: i64,
-    pub(crate) artifact_type: String,
-    pub(crate) annotations: Option<String>,
-}
+const BY_TAG: &str = "SELECT manifest.digest, manifest.media_type, manifest.body FROM repo
+    JOIN tag ON tag.repo = repo.id JOIN manifest ON manifest.id = tag.manifest WHERE repo.name = ?1 AND tag.name = ?2";
+const BY_DIGEST: &str = "SELECT manifest.digest, manifest.media_type, manifest.body FROM repo
+    JOIN manifest ON manifest.repo = repo.id WHERE repo.name = ?1 AND manifest.digest = ?2";
 
 impl Store {
-    /// Adds a manifest and moves tags to it, all or nothing.
-    pub(crate) fn put_manifest(&self, repo: &str, manifest: &NewManifest<'_>) -> Result<(), PutError> {
-        let mut missing = None;
-        let added = self.meta.db.write("add a manifest", |transaction| {
-            let repo = repo_id(transaction, repo)?;
-            for blob in manifest.blobs {
-                let there = "SELECT EXISTS (SELECT 1 FROM repo_blobs WHERE repo = ? AND digest = ?)";
-                if !transaction.prepare_cached(there)?.query_row(params![repo, blob], |row| row.get::<_, bool>(0))? {
-                    missing = Some(blob.clone());
-                    // Rolls everything back.
-                    return Err(rusqlite::Error::QueryReturnedNoRows);
+    /// A manifest by tag or digest.
+    ///
+    /// # Errors
+    /// `MANIFEST_UNKNOWN`; a failing database.
+    pub fn manifest(&self, repository: &str, reference: &Reference) -> Result<Arc<StoredManifest>> {
+        if let Some(found) = self.cache.get(repository, reference.as_str()) {
+            return Ok(found);
+        }
+        let epoch = self.cache.epoch();
+        let query = match reference {
+            Reference::Tag(_) => BY_TAG,
+            Reference::Digest(_) => BY_DIGEST,
+        };
+        let found = self.reader.read("find manifest", |connection| {
+            let mut statement = connection.prepare_cached(query)?;
+            let read = |row: &rusqlite::Row<'_>| {
+                Ok(StoredManifest { digest: row.get(0)?, media_type: row.get(1)?, body: Bytes::from(row.get::<_, Vec<u8>>(2)?) })
+            };
+            statement.query_row((repository, reference.as_str()), read).optional()
+        })?;
+        let found = found.ok_or_else(|| RegistryError::new(Code::ManifestUnknown).detail(reference.as_str()))?;
+        let found = Arc::new(found);
+        self.cache.put(epoch, repository, reference.as_str(), Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// Stores a manifest and moves tags to it, all at once.
+    ///
+    /// # Errors
+    /// `MANIFEST_BLOB_UNKNOWN` when a blob is missing; a failing database.
+    pub fn put_manifest(&self, put: &PutManifest<'_>) -> Result<()> {
+        let end = self.lease_end();
+        let missing = self.writer.write("store manifest", |transaction| {
+            let repo = ensure_repo(transaction, put.repository)?;
+            let mut blobs = Vec::with_capacity(put.facts.blobs.len());
+            for digest in &put.facts.blobs {
+                match blob_in(transaction, repo, digest)? {
+                    Some(blob) => blobs.push(blob),
+                    None => return Ok(Some(digest.clone())),
                 }
             }
-            insert(transaction, repo, manifest)
-        });
-        match (missing, added) {
-            (Some(blob), _) => Err(PutError::Missing(blob)),
-            (None, Ok(())) => Ok(()),
-            (None, Err(error)) => Err(PutError::Db(error)),
+            let manifest = insert(transaction, repo, put)?;
+            for blob in blobs {
+                transaction
+                    .prepare_cached("INSERT OR IGNORE INTO manifest_blob (manifest, blob) VALUES (?1, ?2)")?
+                    .execute((manifest, blob))?;
+                transaction.prepare_cached("UPDATE blob SET lease_until = max(lease_until, ?2) WHERE id = ?1")?.execute((blob, end))?;
+            }
+            for child in &put.facts.children {
+                transaction
+                    .prepare_cached("INSERT OR IGNORE INTO manifest_child (manifest, digest) VALUES (?1, ?2)")?
+                    .execute((manifest, child.as_str()))?;
+            }
+            for tag in put.tags {
+                transaction
+                    .prepare_cached("INSERT OR REPLACE INTO tag (repo, name, manifest, moved_at) VALUES (?1, ?2, ?3, ?4)")?
+                    .execute((repo, tag, manifest, now()))?;
+            }
+            Ok(None)
+        })?;
+        self.cache.forget(put.repository);
+        match missing {
+            Some(digest) => Err(RegistryError::new(Code::ManifestBlobUnknown).detail(digest.as_str())),
+            None => Ok(()),
         }
     }
 
-    /// A manifest by tag or digest.
-    pub(crate) fn manifest(&self, repo: &str, target: &Target) -> Result<Option<ManifestRow>, DbError> {
-        let row = |row: &rusqlite::Row<'_>| Ok(ManifestRow { digest: row.get(0)?, media_type: row.get(1)?, body: row.get(2)? });
-        let (query, key) = match target {
-            Target::Tag(tag) => (
-                "SELECT m.digest, m.media_type, m.body FROM repos r JOIN tags t ON t.repo = r.id JOIN manifests m ON m.id = t.manifest
-                 WHERE r.name = ? AND t.name = ?",
-                tag.as_str(),
-            ),
-            Target::Digest(digest) => (
-                "SELECT m.digest, m.media_type, m.body FROM repos r JOIN manifests m ON m.repo = r.id WHERE r.name = ? AND m.digest = ?",
-                digest.as_str(),
-            ),
+    /// Takes away a tag, or a manifest with all its tags.
+    ///
+    /// # Errors
+    /// `MANIFEST_UNKNOWN`; a failing database.
+    pub fn delete_manifest(&self, repository: &str, reference: &Reference) -> Result<()> {
+        let statement = match reference {
+            Reference::Tag(_) => "DELETE FROM tag WHERE repo = ?1 AND name = ?2",
+            Reference::Digest(_) => "DELETE FROM manifest WHERE repo = ?1 AND digest = ?2",
         };
-        self.meta.db.read("find a manifest", |connection| connection.prepare_cached(query)?.query_row([repo, key], row).optional())
+        let gone = self.writer.write("delete manifest", |transaction| match repo_id(transaction, repository)? {
+            Some(repo) => transaction.execute(statement, (repo, reference.as_str())),
+            None => Ok(0),
+        })?;
+        self.cache.forget(repository);
+        if gone == 0 { Err(RegistryError::new(Code::ManifestUnknown).detail(reference.as_str())) } else { Ok(()) }
     }
 
-    /// Removes a tag, or a manifest with all its tags.
-    pub(crate) fn remove_manifest(&self, repo: &str, target: &Target) -> Result<bool, DbError> {
-        let (text, key) = match target {
-            Target::Tag(tag) => ("DELETE FROM tags WHERE repo = (SELECT id FROM repos WHERE name = ?) AND name = ?", tag.as_str()),
-            Target::Digest(digest) => {
-                ("DELETE FROM manifests WHERE repo = (SELECT id FROM repos WHERE name = ?) AND digest = ?", digest.as_str())
-            }
-        };
-        Ok(self.meta.db.write("remove a manifest", |transaction| transaction.execute(text, [repo, key]))? > 0)
-    }
-
-    /// Tags after `last`, in ASCII order, at most `count`; `None` for a repository that is not there.
-    pub(crate) fn tags(&self, repo: &str, last: &str, count: i64) -> Result<Option<Vec<String>>, DbError> {
-        self.meta.db.read("list tags", |connection| {
-            let id = connection.prepare_cached("SELECT id FROM repos WHERE name = ? AND (EXISTS (SELECT 1 FROM manifests m WHERE m.repo = repos.id) OR EXISTS (SELECT 1 FROM repo_blobs b WHERE b.repo = repos.id))")?;
-            let mut id = id;
-            let Some(id) = id.query_row([repo], |row| row.get::<_, i64>(0)).optional()? else { return Ok(None) };
-            let query = "SELECT name FROM tags WHERE repo = ? AND name > ? ORDER BY name LIMIT ?";
-            connection.prepare_cached(query)?.query_map(params![id, last, count], |row| row.get(0))?.collect::<Result<_, _>>().map(Some)
-        })
-    }
-
-    /// Repositories with something in them after `last`, at most `count`.
-    pub(crate) fn repositories(&self, last: &str, count: i64) -> Result<Vec<String>, DbError> {
-        let query =
-            "SELECT name FROM repos WHERE name > ? AND EXISTS (SELECT 1 FROM manifests m WHERE m.repo = repos.id) ORDER BY name LIMIT ?";
-        self.meta.db.read("list repositories", |connection| {
-            connection.prepare_cached(query)?.query_map(params![last, count], |row| row.get(0))?.collect()
-        })
-    }
-
-    /// What refers to a digest, after the row `after`, oldest first; each with its row.
-    pub(crate) fn referrers(
-        &self,
-        repo: &str,
-        subject: &str,
-        artifact_type: Option<&str>,
-        after: i64,
-        count: i64,
-    ) -> Result<Vec<(i64, Referrer)>, DbError> {
-        let query = "SELECT m.id, m.digest, m.media_type, length(m.body), m.artifact_type, m.annotations
-             FROM repos r JOIN manifests m ON m.repo = r.id
-             WHERE r.name = ?1 AND m.subject = ?2 AND m.id > ?4 AND (?3 IS NULL OR m.artifact_type = ?3) ORDER BY m.id LIMIT ?5";
-        let row = |row: &rusqlite::Row<'_>| {
-            let referrer = Referrer {
-                digest: row.get(1)?,
-                media_type: row.get(2)?,
-                size: row.get(3)?,
-                artifact_type: row.get(4)?,
-                annotations: row.get(5)?,
+    /// Manifests about a subject, behind a digest, in the order of digests.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn referrers(&self, repository: &str, subject: &Digest, kind: Option<&str>, last: &str, limit: u32) -> Result<Vec<Referrer>> {
+        const QUERY: &str =
+            "SELECT manifest.media_type, manifest.digest, length(manifest.body), manifest.artifact_type, manifest.annotations
+            FROM repo JOIN manifest ON manifest.repo = repo.id
+            WHERE repo.name = ?1 AND manifest.subject = ?2 AND manifest.digest > ?3 AND (?4 IS NULL OR manifest.artifact_type = ?4)
+            ORDER BY manifest.digest LIMIT ?5";
+        Ok(self.reader.read("list referrers", |connection| {
+            let read = |row: &rusqlite::Row<'_>| {
+                let annotations: String = row.get(4)?;
+                let annotations: BTreeMap<String, String> = serde_json::from_str(&annotations).unwrap_or_default();
+                let size = row.get::<_, i64>(2)?.unsigned_abs();
+                Ok(Referrer { media_type: row.get(0)?, digest: row.get(1)?, size, artifact_type: row.get(3)?, annotations })
             };
-            Ok((row.get(0)?, referrer))
-        };
-        self.meta.db.read("list referrers", |connection| {
-            connection.prepare_cached(query)?.query_map(params![repo, subject, artifact_type, after, count], row)?.collect()
-        })
+            connection.prepare_cached(QUERY)?.query_map((repository, subject.as_str(), last, kind, limit), read)?.collect()
+        })?)
     }
 }
 
-fn insert(transaction: &Transaction<'_>, repo: i64, manifest: &NewManifest<'_>) -> rusqlite::Result<()> {
-    let digest = manifest.digest.as_str();
-    let known: Option<i64> = transaction
-        .prepare_cached("SELECT id FROM manifests WHERE repo = ? AND digest = ?")?
-        .query_row(params![repo, digest], |row| row.get(0))
-        .optional()?;
-    let id = match known {
-        // The same bytes may come under another type.
-        Some(id) => {
-            transaction.execute("UPDATE manifests SET media_type = ? WHERE id = ?", params![manifest.media_type, id])?;
-            id
-        }
-        None => {
-            let text = "INSERT INTO manifests (repo, digest, media_type, artifact_type, subject, annotations, body, pushed)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-            let values = params![
-                repo,
-                digest,
-                manifest.media_type,
-                manifest.artifact_type,
-                manifest.subject,
-                manifest.annotations,
-                manifest.body,
-                now()
-            ];
-            transaction.execute(text, values)?;
-            transaction.last_insert_rowid()
-        }
-    };
-    for blob in manifest.blobs {
-        transaction.prepare_cached("INSERT OR IGNORE INTO manifest_blobs (manifest, digest) VALUES (?, ?)")?.execute(params![id, blob])?;
-    }
-    for tag in manifest.tags {
-        let text = "INSERT INTO tags (repo, name, manifest) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET manifest = excluded.manifest";
-        transaction.prepare_cached(text)?.execute(params![repo, tag, id])?;
-    }
-    Ok(())
+fn blob_in(connection: &Connection, repo: i64, digest: &Digest) -> rusqlite::Result<Option<i64>> {
+    const QUERY: &str =
+        "SELECT blob.id FROM blob JOIN repo_blob ON repo_blob.blob = blob.id WHERE blob.digest = ?2 AND repo_blob.repo = ?1";
+    connection.prepare_cached(QUERY)?.query_row((repo, digest.as_str()), |row| row.get(0)).optional()
+}
+
+fn insert(transaction: &Transaction<'_>, repo: i64, put: &PutManifest<'_>) -> rusqlite::Result<i64> {
+    // The same bytes under another type are served under the new one.
+    const INSERT: &str = "INSERT INTO manifest (repo, digest, media_type, artifact_type, subject, annotations, body, pushed_by, pushed_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        ON CONFLICT (repo, digest) DO UPDATE SET media_type = ?3, artifact_type = ?4, pushed_by = ?8, pushed_at = ?9 RETURNING id";
+    let annotations = serde_json::to_string(&put.facts.annotations).unwrap_or_else(|_| "{}".to_owned());
+    let subject = put.facts.subject.as_ref().map(Digest::as_str);
+    transaction.prepare_cached(INSERT)?.query_row(
+        (repo, put.digest.as_str(), &put.facts.media_type, &put.facts.artifact_type, subject, annotations, put.body, put.by, now()),
+        |row| row.get(0),
+    )
 }

@@ -1,129 +1,182 @@
-//! What the registry keeps: a database of names, references and rights, and files of bytes.
+//! What the registry keeps: facts in SQLite, bytes in files. Blocking; knows no HTTP.
 //!
 //! ```text
-//! registry.db                      every fact
-//! blobs/ALGORITHM/ab/HEX.GEN       bytes of blobs, never changed, a path is never used again
-//! uploads/ID/{data,repository}     uploads under way
-//! trash/                           what is being removed
-//! tls/ keys/                       certificates made here, the key that signs tokens
+//! DATA/registry.db               every fact and every reference is a row
+//! DATA/blobs/ALGO/ab/HEX.GEN     immutable content, 0444; the row names the file
+//! DATA/uploads/ID                what has come so far
+//! DATA/trash/                    renamed here first, unlinked in the background
+//! DATA/lock                      one server for each data root
 //! ```
-//! Files before rows for what comes, rows before files for what goes: a row always has its bytes.
+//! A file is durable before its row is written, and a row is gone before its file. What a kill leaves between (a file without a row,
+//! an old upload) is swept after the next start.
 
 mod blobs;
+mod gc;
 mod manifests;
 mod schema;
 mod uploads;
-mod users;
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sampan_durable::{Db, DbError, Trash};
+use rusqlite::{Connection, OptionalExtension as _};
+use sampan_durable::{Db, Trash};
 
-pub(crate) use blobs::BlobFile;
-pub(crate) use manifests::{ManifestRow, NewManifest, PutError, Referrer};
-pub(crate) use uploads::{Session, TakeError, Uploads};
-pub use users::{Role, User};
+pub use blobs::Blob;
+pub use gc::Swept;
+pub use manifests::{PutManifest, StoredManifest};
+pub use uploads::{Upload, Writing};
 
-/// How long a blob that nothing refers to is safe after a client was told of it, seconds.
-pub(crate) const LEASE: i64 = 3600;
+use crate::error::{Code, RegistryError, Result};
+use crate::manifest_cache::ManifestCache;
 
-/// A data root that cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The disk refused.
-    #[error("open the registry's data root {path}")]
-    Io {
-        /// Where.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Another server has it.
-    #[error("another registry serves the data root {0}: stop it, or give --data-root another directory")]
-    Locked(String),
-    /// The database failed.
-    #[error(transparent)]
-    Db(#[from] DbError),
-}
+/// How long a blob that nobody refers to is kept after somebody asked for it or brought it.
+pub const LEASE: Duration = Duration::from_secs(3600);
+/// How long an upload that nobody touches is kept.
+pub const UPLOAD_AGE: Duration = Duration::from_secs(24 * 3600);
 
-impl sampan_base::Failure for OpenError {
-    fn kind(&self) -> sampan_base::ErrorKind {
-        match self {
-            Self::Locked(_) => sampan_base::ErrorKind::Conflict,
-            _ => sampan_base::ErrorKind::Internal,
-        }
-    }
-}
-
-/// The database of a data root. Both a server and the commands that change users open it.
+/// An open data root.
 #[derive(Debug)]
-pub struct Meta {
-    pub(crate) db: Db,
-}
-
-impl Meta {
-    /// Opens the database of a data root; makes both if they are not there.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn open(root: &Path) -> Result<Self, OpenError> {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        make_folder(root)?;
-        let path = root.join("registry.db");
-        // Hashes of passwords are in it: nobody else reads it, whatever the mask is.
-        let made = std::fs::File::options().append(true).create(true).mode(0o600).open(&path);
-        made.map_err(|source| OpenError::Io { path: path.display().to_string(), source })?;
-        Ok(Self { db: Db::open(&path, schema::MIGRATIONS)? })
-    }
-
-    /// A number that changes when another process has changed the database.
-    pub(crate) fn version(&self) -> Result<i64, DbError> {
-        self.db.read("look for changes", |connection| connection.query_row("PRAGMA data_version", [], |row| row.get(0)))
-    }
-}
-
-/// All that a server keeps.
-#[derive(Debug)]
-pub(crate) struct Store {
-    pub(crate) root: PathBuf,
-    pub(crate) meta: Meta,
-    pub(crate) uploads: Uploads,
+pub struct Store {
+    root: PathBuf,
+    /// Writes; reads that must see them too may use either.
+    writer: Db,
+    /// Reads, which never wait for the disk of a writer.
+    reader: Db,
     trash: Trash,
-    _lock: std::fs::File,
+    cache: ManifestCache,
+    uploads: uploads::Sessions,
+    /// How long leases last: shorter in tests.
+    lease: Duration,
+    _lock: File,
+}
+
+/// The database of a data root, for those who only look after users.
+///
+/// # Errors
+/// A failing disk, a newer layout.
+pub fn open_database(root: &Path) -> Result<Db> {
+    Ok(Db::open(&root.join("registry.db"), schema::MIGRATIONS)?)
+}
+
+/// Makes a data root that only its owner can look into, if it is not there.
+///
+/// # Errors
+/// A failing disk.
+pub fn make_root(root: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root)
 }
 
 impl Store {
-    /// Opens a data root for a server, alone, and clears what an unclean end left.
-    pub(crate) fn open(root: &Path) -> Result<Self, OpenError> {
-        let meta = Meta::open(root)?;
-        let fail = |source| OpenError::Io { path: root.display().to_string(), source };
-        let lock = sampan_sys::file::try_lock(&root.join("lock")).map_err(fail)?;
-        let lock = lock.ok_or_else(|| OpenError::Locked(root.display().to_string()))?;
-        for folder in ["blobs", "blobs/sha256", "blobs/sha512"] {
-            make_folder(&root.join(folder))?;
+    /// Opens a data root, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// Another server in it, a newer layout, a failing disk.
+    pub fn open(root: &Path, lease: Duration) -> Result<Self> {
+        make_root(root)?;
+        let Some(lock) = sampan_sys::file::try_lock(&root.join("lock"))? else {
+            return Err(RegistryError::say(Code::Unknown, format!("another registry serves {}", root.display())));
+        };
+        for folder in ["blobs/sha256", "blobs/sha512", "uploads", "trash"] {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root.join(folder))?;
         }
-        let trash = Trash::open(&root.join("trash")).map_err(fail)?;
-        let uploads = Uploads::open(&root.join("uploads")).map_err(fail)?;
-        let store = Self { root: root.to_owned(), meta, uploads, trash, _lock: lock };
-        store.sweep_blobs().map_err(fail)?;
-        Ok(store)
+        let trash = Trash::open(&root.join("trash"))?;
+        let (writer, reader) = (open_database(root)?, open_database(root)?);
+        Ok(Self {
+            root: root.to_owned(),
+            writer,
+            reader,
+            trash,
+            cache: ManifestCache::default(),
+            uploads: uploads::Sessions::default(),
+            lease,
+            _lock: lock,
+        })
+    }
+
+    /// The connection for reads.
+    pub(crate) fn reader(&self) -> &Db {
+        &self.reader
+    }
+
+    /// Manifests in memory.
+    pub(crate) fn cache(&self) -> &ManifestCache {
+        &self.cache
+    }
+
+    /// Names of repositories with content, behind one, in ASCII order.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn repositories(&self, last: &str, limit: u32) -> Result<Vec<String>> {
+        const QUERY: &str =
+            "SELECT name FROM repo WHERE name > ?1 AND EXISTS (SELECT 1 FROM manifest WHERE repo = repo.id) ORDER BY name LIMIT ?2";
+        Ok(self.reader.read("list repositories", |connection| {
+            connection.prepare_cached(QUERY)?.query_map((last, limit), |row| row.get(0))?.collect()
+        })?)
+    }
+
+    /// Tags of a repository behind one, in ASCII order.
+    ///
+    /// # Errors
+    /// `NAME_UNKNOWN`; a failing database.
+    pub fn tags(&self, repository: &str, last: &str, limit: u32) -> Result<Vec<String>> {
+        const QUERY: &str = "SELECT name FROM tag WHERE repo = ?1 AND name > ?2 ORDER BY name LIMIT ?3";
+        let tags = self.reader.read("list tags", |connection| {
+            let Some(repo) = repo_id(connection, repository)? else { return Ok(None) };
+            connection.prepare_cached(QUERY)?.query_map((repo, last, limit), |row| row.get(0))?.collect::<Result<_, _>>().map(Some)
+        })?;
+        tags.ok_or_else(|| RegistryError::new(Code::NameUnknown).detail(repository))
+    }
+
+    /// Blobs and their bytes, manifests, and tags, for figures.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn totals(&self) -> Result<(u64, u64, u64, u64)> {
+        const QUERY: &str = "SELECT (SELECT count(*) FROM blob), (SELECT coalesce(sum(size), 0) FROM blob), (SELECT count(*) FROM manifest), (SELECT count(*) FROM tag)";
+        let count = |row: &rusqlite::Row<'_>, at| row.get::<_, i64>(at).map(|number| number.unsigned_abs());
+        Ok(self.reader.read("count", |connection| {
+            connection.query_row(QUERY, [], |row| Ok((count(row, 0)?, count(row, 1)?, count(row, 2)?, count(row, 3)?)))
+        })?)
+    }
+
+    /// The end of a lease that begins now.
+    fn lease_end(&self) -> i64 {
+        now().saturating_add(i64::try_from(self.lease.as_secs()).unwrap_or(i64::MAX))
     }
 }
 
-fn make_folder(path: &Path) -> Result<(), OpenError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path);
-    made.map_err(|source| OpenError::Io { path: path.display().to_string(), source })
-}
-
-/// Seconds since the epoch.
+/// Seconds since 1970.
 pub(crate) fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| i64::try_from(span.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// A size as SQLite keeps it.
-pub(crate) fn sql_size(size: u64) -> i64 {
-    i64::try_from(size).unwrap_or(i64::MAX)
+/// Sixteen random bytes in hexadecimal digits.
+pub(crate) fn random_id() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(hex::encode(bytes))
+}
+
+/// The row of a repository.
+fn repo_id(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
+    connection.prepare_cached("SELECT id FROM repo WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
+}
+
+/// The row of a repository, made if it is not there.
+fn ensure_repo(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
+    if let Some(id) = repo_id(connection, name)? {
+        return Ok(id);
+    }
+    connection.execute("INSERT INTO repo (name) VALUES (?1)", [name])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// Makes the names in a directory durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }

@@ -1,308 +1,355 @@
-//! Uploads under way: a file that grows, and the hash of what is in it.
+//! Uploads: bytes that come in pieces until they are a blob.
 //!
-//! An upload belongs to one request at a time. It outlives a broken connection and a restart: what was written is hashed again
-//! when somebody goes on with it. Those that nobody touched for a day are removed.
+//! An upload is a row and a file. Its hash so far is kept in memory between requests; after a restart it is made again from the
+//! file. One request at a time writes: it owns the [`Writing`], and gives it back by dropping it.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use sampan_oci::Digest;
-use sha2::{Digest as _, Sha256, Sha512};
+use bytes::Bytes;
+use rusqlite::OptionalExtension as _;
 
-/// After how long an upload that nobody touches is removed.
-const IDLE: Duration = Duration::from_secs(24 * 3600);
-/// How many uploads may be under way.
-const MAX_SESSIONS: usize = 10_000;
+use super::{Store, ensure_repo, now, random_id, sync_directory};
+use crate::error::{Code, RegistryError, Result};
+use crate::name::{Algorithm, Digest, Hasher};
 
-/// The hash of what was written so far.
+/// Uploads that one identity may have open at a time.
+const OWNED: i64 = 256;
+
+/// What is known of an upload between requests.
 #[derive(Debug, Clone)]
-enum State {
-    Sha256(Sha256),
-    Sha512(Box<Sha512>),
+pub struct Progress {
+    hasher: Hasher,
+    offset: u64,
 }
 
-impl State {
-    fn new(is_512: bool) -> Self {
-        if is_512 { Self::Sha512(Box::default()) } else { Self::Sha256(Sha256::new()) }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(state) => state.update(bytes),
-            Self::Sha512(state) => state.update(bytes),
-        }
-    }
-
-    fn finish(self) -> String {
-        match self {
-            Self::Sha256(state) => format!("sha256:{}", hex::encode(state.finalize())),
-            Self::Sha512(state) => format!("sha512:{}", hex::encode(state.finalize())),
-        }
-    }
-}
-
-/// One upload.
 #[derive(Debug)]
-struct Upload {
-    folder: PathBuf,
-    file: File,
-    state: State,
-    size: u64,
-}
-
-/// An upload that this request has; it goes back when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Session {
-    pub(crate) id: String,
-    upload: Option<Upload>,
-    uploads: Arc<Inner>,
-}
-
-/// Why there is no session.
-#[derive(Debug)]
-pub(crate) enum TakeError {
-    /// No such upload in this repository.
-    Unknown,
-    /// Another request works on it.
+enum Slot {
+    Idle(Progress),
+    /// Somebody writes.
     Busy,
-    /// Too many are under way.
-    Full,
-    /// The disk failed.
-    Io(io::Error),
 }
 
-impl From<io::Error> for TakeError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
+/// Uploads that this process has seen.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Arc<Mutex<HashMap<String, Slot>>>);
+
+/// An upload as clients ask about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// Its name.
+    pub id: String,
+    /// Bytes that have come.
+    pub offset: u64,
 }
 
+/// The right to write to an upload.
 #[derive(Debug)]
-struct Inner {
-    folder: PathBuf,
-    /// Known uploads; `None` while a request has one.
-    known: Mutex<HashMap<String, Option<Upload>>>,
+pub struct Writing {
+    id: String,
+    path: PathBuf,
+    file: File,
+    progress: Progress,
+    sessions: Arc<Mutex<HashMap<String, Slot>>>,
+    /// It has a row and goes on after this request.
+    lasts: bool,
 }
 
-/// All uploads under way.
-#[derive(Debug, Clone)]
-pub(crate) struct Uploads(Arc<Inner>);
-
-impl Inner {
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Option<Upload>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Uploads {
-    /// Opens the folder of uploads.
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        let uploads = Self(Arc::new(Inner { folder: folder.to_owned(), known: Mutex::default() }));
-        uploads.sweep(IDLE);
-        Ok(uploads)
-    }
-
-    /// Begins an upload to a repository.
-    pub(crate) fn begin(&self, repo: &str, is_512: bool) -> Result<Session, TakeError> {
-        if self.0.known().len() >= MAX_SESSIONS {
-            return Err(TakeError::Full);
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let mut slots = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lasts {
+            slots.insert(self.id.clone(), Slot::Idle(self.progress.clone()));
+        } else {
+            slots.remove(&self.id);
+            drop(std::fs::remove_file(&self.path));
         }
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let id = hex::encode(random);
-        let folder = self.0.folder.join(&id);
-        std::fs::create_dir(&folder)?;
-        let made = (|| {
-            std::fs::write(folder.join("repository"), repo)?;
-            File::options().read(true).write(true).create_new(true).open(folder.join("data"))
-        })();
-        let file = made.inspect_err(|_| drop(std::fs::remove_dir_all(&folder)))?;
-        self.0.known().insert(id.clone(), None);
-        let upload = Upload { folder, file, state: State::new(is_512), size: 0 };
-        Ok(Session { id, upload: Some(upload), uploads: Arc::clone(&self.0) })
-    }
-
-    /// Takes an upload of a repository to work on it. Reads all of it again if a restart lost its hash: blocks.
-    pub(crate) fn take(&self, repo: &str, id: &str) -> Result<Session, TakeError> {
-        if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(TakeError::Unknown);
-        }
-        let folder = self.0.folder.join(id);
-        match std::fs::read_to_string(folder.join("repository")) {
-            Ok(owner) if owner == repo => {}
-            Ok(_) => return Err(TakeError::Unknown),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(TakeError::Unknown),
-            Err(error) => return Err(error.into()),
-        }
-        let found = match self.0.known().entry(id.to_owned()) {
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(None);
-                None
-            }
-            std::collections::hash_map::Entry::Occupied(mut entry) => Some(entry.get_mut().take().ok_or(TakeError::Busy)?),
-        };
-        let upload = match found {
-            Some(upload) => upload,
-            None => recover(folder).inspect_err(|_| drop(self.0.known().remove(id)))?,
-        };
-        Ok(Session { id: id.to_owned(), upload: Some(upload), uploads: Arc::clone(&self.0) })
-    }
-
-    /// Removes uploads that nobody touched for so long.
-    pub(crate) fn sweep(&self, idle: Duration) {
-        for entry in std::fs::read_dir(&self.0.folder).into_iter().flatten().flatten() {
-            let id = entry.file_name().to_string_lossy().into_owned();
-            let touched = std::fs::metadata(entry.path().join("data")).or_else(|_| entry.metadata()).and_then(|data| data.modified());
-            let is_old = touched.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age >= idle));
-            let is_free = !matches!(self.0.known().get(&id), Some(None));
-            if is_old && is_free {
-                self.0.known().remove(&id);
-                if let Err(error) = std::fs::remove_dir_all(entry.path()) {
-                    tracing::warn!("cannot remove an old upload: {error}");
-                }
-            }
-        }
-    }
-
-    /// How many are under way.
-    pub(crate) fn count(&self) -> usize {
-        self.0.known().len()
     }
 }
 
-/// An upload of an earlier server.
-fn recover(folder: PathBuf) -> io::Result<Upload> {
-    let mut file = File::options().read(true).write(true).open(folder.join("data"))?;
-    let (mut state, mut size, mut buffer) = (State::new(false), 0, vec![0; 1 << 20]);
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(Upload { folder, file, state, size });
-        }
-        state.update(&buffer[..count]);
-        size += count as u64;
-    }
-}
-
-impl Session {
-    fn upload(&mut self) -> io::Result<&mut Upload> {
-        self.upload.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+impl Writing {
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
-    /// How many bytes are there.
-    pub(crate) fn size(&self) -> u64 {
-        self.upload.as_ref().map_or(0, |upload| upload.size)
+    /// Bytes so far.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.progress.offset
     }
 
-    /// Appends bytes; when the disk fails what was there before stays as it was.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let upload = self.upload()?;
-        if let Err(error) = upload.file.write_all_at(bytes, upload.size) {
-            drop(upload.file.set_len(upload.size));
-            return Err(error);
-        }
-        upload.state.update(bytes);
-        upload.size += bytes.len() as u64;
+    /// The present state, to come back to.
+    #[must_use]
+    pub fn checkpoint(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Goes back to an earlier state.
+    ///
+    /// # Errors
+    /// A failing disk.
+    pub fn restore(&mut self, earlier: Progress) -> Result<()> {
+        self.file.set_len(earlier.offset)?;
+        self.progress = earlier;
         Ok(())
     }
 
-    /// Reserves room for what is going to come, where the file system can.
-    pub(crate) fn reserve(&mut self, more: u64) -> io::Result<()> {
-        let upload = self.upload()?;
-        match rustix::fs::fallocate(&upload.file, rustix::fs::FallocateFlags::KEEP_SIZE, upload.size, more) {
-            Err(rustix::io::Errno::NOSPC) => Err(io::ErrorKind::StorageFull.into()),
-            _ => Ok(()),
+    /// Takes bytes: all of them, or none.
+    ///
+    /// # Errors
+    /// A failing or full disk.
+    pub fn append(&mut self, frames: &[Bytes]) -> Result<()> {
+        if let Err(error) = write_all(&mut self.file, frames) {
+            // What was written in part is taken back, so that file and hash agree.
+            self.file.set_len(self.progress.offset)?;
+            return Err(error.into());
         }
+        for frame in frames {
+            self.progress.hasher.update(frame);
+            self.progress.offset += frame.len() as u64;
+        }
+        Ok(())
     }
 
-    /// Whether the bytes are those of a digest. Reads them again for an algorithm that was not expected: blocks.
-    pub(crate) fn verify(&mut self, digest: &Digest) -> io::Result<bool> {
-        let upload = self.upload()?;
-        let is_512 = digest.algorithm() == "sha512";
-        if is_512 == matches!(upload.state, State::Sha512(_)) {
-            return Ok(upload.state.clone().finish() == digest.as_str());
+    /// The digest of all bytes.
+    fn digest(&self, algorithm: Algorithm) -> Result<Digest> {
+        if self.progress.hasher.algorithm() == algorithm {
+            return Ok(self.progress.hasher.clone().finish());
         }
-        let (mut state, mut offset, mut buffer) = (State::new(is_512), 0, vec![0; 1 << 20]);
-        loop {
-            let count = upload.file.read_at(&mut buffer, offset)?;
-            if count == 0 {
-                return Ok(state.finish() == digest.as_str());
-            }
-            state.update(&buffer[..count]);
-            offset += count as u64;
-        }
-    }
-
-    /// Brings the bytes to the disk, and gives their file.
-    pub(crate) fn sync(&mut self) -> io::Result<PathBuf> {
-        let upload = self.upload()?;
-        upload.file.set_len(upload.size)?;
-        upload.file.sync_data()?;
-        Ok(upload.folder.join("data"))
-    }
-
-    /// Ends the upload: nothing of it stays.
-    pub(crate) fn end(mut self) {
-        if let Some(upload) = self.upload.take() {
-            if let Err(error) = std::fs::remove_dir_all(&upload.folder) {
-                tracing::warn!("cannot remove a finished upload: {error}");
-            }
-            self.uploads.known().remove(&self.id);
-        }
+        Ok(hash_file(&self.path, algorithm)?.hasher.finish())
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        if let Some(upload) = self.upload.take() {
-            self.uploads.known().insert(self.id.clone(), Some(upload));
+fn write_all(file: &mut File, frames: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = frames.iter().map(|frame| IoSlice::new(frame)).collect();
+    let mut rest = &mut slices[..];
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match file.write_vectored(&rest[..rest.len().min(1024)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut rest, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+fn hash_file(path: &Path, algorithm: Algorithm) -> io::Result<Progress> {
+    let mut file = File::open(path)?;
+    let mut progress = Progress { hasher: Hasher::new(algorithm), offset: 0 };
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(progress);
+        }
+        progress.hasher.update(&buffer[..count]);
+        progress.offset += count as u64;
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn unknown(id: &str) -> RegistryError {
+    RegistryError::new(Code::BlobUploadUnknown).detail(id)
+}
 
-    #[test]
-    fn an_upload_goes_on_after_a_break_and_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let uploads = Uploads::open(folder.path()).unwrap();
-        let mut session = uploads.begin("a/b", false).unwrap();
-        let id = session.id.clone();
-        session.append(b"hello ").unwrap();
-        assert!(matches!(uploads.take("a/b", &id), Err(TakeError::Busy)));
-        drop(session);
-        assert!(matches!(uploads.take("other", &id), Err(TakeError::Unknown)), "it belongs to its repository");
-        assert!(matches!(uploads.take("a/b", "../../etc"), Err(TakeError::Unknown)));
-        let again = Uploads::open(folder.path()).unwrap();
-        let mut session = again.take("a/b", &id).unwrap();
-        assert_eq!(session.size(), 6);
-        session.append(b"world").unwrap();
-        assert!(session.verify(&Digest::sha256_of(b"hello world")).unwrap());
-        let sha512 = format!("sha512:{}", hex::encode(Sha512::digest(b"hello world")));
-        assert!(session.verify(&sha512.parse().unwrap()).unwrap());
-        assert!(!session.verify(&Digest::sha256_of(b"hello")).unwrap());
-        session.end();
-        assert!(matches!(again.take("a/b", &id), Err(TakeError::Unknown)));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+impl Store {
+    fn upload_path(&self, id: &str) -> PathBuf {
+        self.root.join("uploads").join(id)
     }
 
-    #[test]
-    fn old_uploads_go_but_not_those_in_use() {
-        let folder = tempfile::tempdir().unwrap();
-        let uploads = Uploads::open(folder.path()).unwrap();
-        let held = uploads.begin("a", false).unwrap();
-        drop(uploads.begin("a", false).unwrap());
-        uploads.sweep(Duration::ZERO);
-        assert_eq!(uploads.count(), 1);
-        held.end();
-        assert_eq!(uploads.count(), 0);
+    fn open_new(&self, algorithm: Algorithm, lasts: bool) -> Result<Writing> {
+        let id = random_id()?;
+        let path = self.upload_path(&id);
+        let file = File::options().append(true).create_new(true).mode(0o600).open(&path)?;
+        self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Slot::Busy);
+        let progress = Progress { hasher: Hasher::new(algorithm), offset: 0 };
+        Ok(Writing { id, path, file, progress, sessions: Arc::clone(&self.uploads.0), lasts })
+    }
+
+    /// Begins an upload that goes on over requests.
+    ///
+    /// # Errors
+    /// `TOOMANYREQUESTS` when the owner has too many; a failing disk.
+    pub fn start_upload(&self, repository: &str, algorithm: Algorithm, owner: &str) -> Result<Upload> {
+        let mut writing = self.open_new(algorithm, false)?;
+        let id = writing.id.clone();
+        let started = self.writer.write("start upload", |transaction| {
+            let open: i64 = transaction.query_row("SELECT count(*) FROM upload WHERE owner = ?1", [owner], |row| row.get(0))?;
+            if open >= OWNED {
+                return Ok(false);
+            }
+            let repo = ensure_repo(transaction, repository)?;
+            let insert = "INSERT INTO upload (id, repo, algorithm, owner, started_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+            transaction.execute(insert, (&id, repo, algorithm.name(), owner, now())).map(|_| true)
+        })?;
+        if !started {
+            return Err(RegistryError::say(Code::TooManyRequests, "too many uploads are open: finish or cancel some"));
+        }
+        writing.lasts = true;
+        Ok(Upload { id, offset: 0 })
+    }
+
+    /// Begins an upload that ends with the request that brings it.
+    ///
+    /// # Errors
+    /// A failing disk.
+    pub fn start_whole(&self, algorithm: Algorithm) -> Result<Writing> {
+        self.open_new(algorithm, false)
+    }
+
+    fn upload_algorithm(&self, repository: &str, id: &str) -> Result<Algorithm> {
+        const QUERY: &str =
+            "SELECT upload.algorithm FROM upload JOIN repo ON repo.id = upload.repo WHERE upload.id = ?1 AND repo.name = ?2";
+        let name: Option<String> = self
+            .reader
+            .read("find upload", |connection| connection.prepare_cached(QUERY)?.query_row((id, repository), |row| row.get(0)).optional())?;
+        name.and_then(|name| Algorithm::parse(&name)).ok_or_else(|| unknown(id))
+    }
+
+    /// How far an upload is.
+    ///
+    /// # Errors
+    /// `BLOB_UPLOAD_UNKNOWN`; a failing disk.
+    pub fn upload(&self, repository: &str, id: &str) -> Result<Upload> {
+        self.upload_algorithm(repository, id)?;
+        let known = match self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
+            Some(Slot::Idle(progress)) => Some(progress.offset),
+            _ => None,
+        };
+        let offset = match known {
+            Some(offset) => offset,
+            None => std::fs::metadata(self.upload_path(id)).map_err(|_| unknown(id))?.len(),
+        };
+        Ok(Upload { id: id.to_owned(), offset })
+    }
+
+    /// Takes the right to write to an upload.
+    ///
+    /// # Errors
+    /// `BLOB_UPLOAD_UNKNOWN`; `BLOB_UPLOAD_INVALID` with status 409 while somebody else writes; a failing disk.
+    pub fn write_upload(&self, repository: &str, id: &str) -> Result<Writing> {
+        let algorithm = self.upload_algorithm(repository, id)?;
+        let path = self.upload_path(id);
+        let slot = self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), Slot::Busy);
+        let progress = match slot {
+            Some(Slot::Busy) => {
+                return Err(RegistryError::say(Code::BlobUploadInvalid, "another request writes to this upload").status(409));
+            }
+            Some(Slot::Idle(progress)) => Ok(progress),
+            // Begun before a restart.
+            None => hash_file(&path, algorithm),
+        };
+        let opened = progress.and_then(|progress| Ok((File::options().append(true).open(&path)?, progress)));
+        match opened {
+            Ok((file, progress)) => {
+                Ok(Writing { id: id.to_owned(), path, file, progress, sessions: Arc::clone(&self.uploads.0), lasts: true })
+            }
+            Err(error) => {
+                self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+                Err(if error.kind() == io::ErrorKind::NotFound { unknown(id) } else { error.into() })
+            }
+        }
+    }
+
+    /// Ends an upload for good.
+    ///
+    /// # Errors
+    /// A failing database.
+    pub fn cancel_upload(&self, mut writing: Writing) -> Result<()> {
+        self.writer.write("cancel upload", |transaction| transaction.execute("DELETE FROM upload WHERE id = ?1", [&writing.id]))?;
+        writing.lasts = false;
+        Ok(())
+    }
+
+    /// Makes an upload a blob of a repository: durable, checked against the digest that was promised.
+    ///
+    /// # Errors
+    /// `DIGEST_INVALID` when the content is another, then the upload is gone; a failing disk, then it is still there.
+    pub fn finish_upload(&self, repository: &str, writing: Writing, promised: &Digest) -> Result<()> {
+        if writing.digest(promised.algorithm())? != *promised {
+            self.cancel_upload(writing)?;
+            return Err(RegistryError::new(Code::DigestInvalid).detail(promised.as_str()));
+        }
+        if !self.adopt(repository, promised)? {
+            let object = self.place(&writing, promised)?;
+            match self.publish(repository, promised, writing.offset(), &object) {
+                Ok(true) => {}
+                // Somebody else was faster with the same content.
+                Ok(false) => self.trash.discard(&self.object_path(&object))?,
+                Err(error) => {
+                    drop(self.trash.discard(&self.object_path(&object)));
+                    return Err(error);
+                }
+            }
+        }
+        self.cancel_upload(writing)
+    }
+
+    /// Gives the bytes a durable name below `blobs/`.
+    fn place(&self, writing: &Writing, digest: &Digest) -> Result<String> {
+        let (algorithm, digits) = (digest.algorithm().name(), digest.digits());
+        let shelf = format!("{algorithm}/{}", digits.get(..2).unwrap_or_default());
+        let folder = self.object_path(&shelf);
+        match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => sync_directory(&self.object_path(algorithm))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+        }
+        let generation = random_id()?;
+        let object = format!("{shelf}/{digits}.{}", generation.get(..16).unwrap_or_default());
+        // The time says to a sweep after the next start that this name was given now.
+        writing.file.set_modified(std::time::SystemTime::now())?;
+        writing.file.set_permissions(std::fs::Permissions::from_mode(0o444))?;
+        writing.file.sync_data()?;
+        let path = self.object_path(&object);
+        std::fs::hard_link(&writing.path, &path)?;
+        if let Err(error) = sync_directory(&folder) {
+            drop(std::fs::remove_file(&path));
+            return Err(error.into());
+        }
+        Ok(object)
+    }
+
+    /// Ends uploads that nobody touched for so long, and removes files that belong to none; gives their number.
+    pub(super) fn sweep_uploads(&self, age: Duration) -> Result<usize> {
+        let rows: Vec<(String, String)> = self.reader.read("list uploads", |connection| {
+            let mut statement = connection.prepare_cached("SELECT upload.id, repo.name FROM upload JOIN repo ON repo.id = upload.repo")?;
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })?;
+        let mut ended = 0;
+        for (id, repository) in &rows {
+            let modified = std::fs::metadata(self.upload_path(id)).and_then(|facts| facts.modified());
+            let young = modified.is_ok_and(|at| at.elapsed().map_or(true, |span| span < age));
+            if young {
+                continue;
+            }
+            match self.write_upload(repository, id) {
+                Ok(writing) => self.cancel_upload(writing)?,
+                Err(error) if error.code == Code::BlobUploadUnknown => {
+                    self.writer.write("cancel upload", |transaction| transaction.execute("DELETE FROM upload WHERE id = ?1", [id]))?;
+                }
+                Err(_) => continue,
+            }
+            ended += 1;
+        }
+        for entry in std::fs::read_dir(self.root.join("uploads"))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let in_use = self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&name);
+            let row = "SELECT count(*) FROM upload WHERE id = ?1";
+            if !in_use && self.writer.read("find upload", |connection| connection.query_row(row, [&name], |row| row.get::<_, i64>(0)))? == 0
+            {
+                self.trash.discard(&entry.path())?;
+                ended += 1;
+            }
+        }
+        Ok(ended)
     }
 }

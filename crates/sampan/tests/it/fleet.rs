@@ -5,7 +5,7 @@ use sampan_testkit::{Fleet, REGISTRY_ADDRESS, REGISTRY_NAME, Service, World, ima
 /// A server of one file in a world.
 fn serve(world: &World, address: &str) -> Service {
     let folder = world.folder().join("files");
-    images::write(&folder.join("pypi/simple/flask/index.html"), b"flask is here\n").unwrap();
+    images::write(&folder.join("pypi/simple/flask/index.html"), b"flask is here\n").expect("a file in the world");
     let mut command = world.command(&setup::tool("package-index").display().to_string());
     command.arg(address).arg(folder);
     Service::start(world, "files", command, address)

@@ -11,6 +11,7 @@ mod kernel;
 mod ours;
 mod pull;
 mod recorded;
+mod registry;
 mod storm;
 mod tour;
 mod voyage;

@@ -77,14 +77,14 @@ struct Door(Arc<(Mutex<bool>, Condvar)>);
 
 impl Door {
     fn pass(&self) {
-        let mut open = self.0.0.lock().unwrap();
+        let mut open = self.0.0.lock().expect("no holder panics");
         while !*open {
-            open = self.0.1.wait(open).unwrap();
+            open = self.0.1.wait(open).expect("no holder panics");
         }
     }
 
     fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
+        *self.0.0.lock().expect("no holder panics") = true;
         self.0.1.notify_all();
     }
 }
@@ -94,8 +94,8 @@ fn there_and_back(world: &World) {
     drop(world.ok("docker load -q -i box.tar && docker tag box 127.0.0.1:5000/shop/box:1"));
     let pushed = world.ok("docker push 127.0.0.1:5000/shop/box:1");
     assert!(pushed.starts_with("The push refers to repository [127.0.0.1:5000/shop/box]\n") && pushed.contains(": Pushed\n"), "{pushed}");
-    let line = pushed.lines().last().unwrap();
-    let name = line.strip_prefix("1: digest: ").and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+    let line = pushed.lines().last().expect("a last line");
+    let name = line.strip_prefix("1: digest: ").and_then(|rest| rest.split(' ').next()).expect("a digest").to_owned();
     assert!(world.ok("docker push 127.0.0.1:5000/shop/box:1").contains(": Layer already exists\n"));
     drop(world.ok("docker tag box 127.0.0.1:5000/shop/other:2"));
     let mounted = world.ok("docker push 127.0.0.1:5000/shop/other:2");
@@ -110,7 +110,7 @@ fn there_and_back(world: &World) {
     let pulled = world.ok("docker pull 127.0.0.1:5000/shop/box:1");
     let mut lines = pulled.lines();
     assert_eq!(lines.next(), Some("1: Pulling from shop/box"));
-    assert!(lines.next().unwrap().ends_with(": Pulling fs layer") && pulled.contains(": Pull complete\n"), "{pulled}");
+    assert!(lines.next().expect("a second line").ends_with(": Pulling fs layer") && pulled.contains(": Pull complete\n"), "{pulled}");
     let end = format!("Digest: {name}\nStatus: Downloaded newer image for 127.0.0.1:5000/shop/box:1\n127.0.0.1:5000/shop/box:1");
     assert!(pulled.ends_with(&end), "{pulled}");
     assert_eq!(world.ok("docker inspect -f '{{.Id}} {{.RootFS.Layers}}' 127.0.0.1:5000/shop/box:1"), before);
@@ -213,7 +213,7 @@ fn half_a_pull(world: &World, registry: &Registry) -> (std::process::Child, Stri
     publish(registry, "big", "1", &[busybox(), big.clone()]);
     broken(registry, &digest(&big), 2_000_000);
     let line = format!("GET /v2/big/blobs/{} from ", digest(&big));
-    let client = world.command("docker").args(["pull", "-q", "127.0.0.1:5000/big:1"]).spawn().unwrap();
+    let client = world.command("docker").args(["pull", "-q", "127.0.0.1:5000/big:1"]).spawn().expect("nsenter starts");
     until("the client asks for the rest", || registry.asked().iter().any(|asked| asked.starts_with(&line)));
     (client, line)
 }
@@ -326,7 +326,8 @@ fn two_pulls_share_a_download_and_a_prune_harms_neither() {
         }
         None
     });
-    let pull = |name: &str| world.command("docker").args(["pull", "-q", &format!("127.0.0.1:5000/{name}:1")]).spawn().unwrap();
+    let pull =
+        |name: &str| world.command("docker").args(["pull", "-q", &format!("127.0.0.1:5000/{name}:1")]).spawn().expect("nsenter starts");
     let mut first = pull("one");
     until("the first download begins", || reached.load(Ordering::SeqCst));
     // The lower layer of the first is here and has no image yet.
@@ -396,7 +397,7 @@ fn logins(world: &World) {
     // A helper keeps it instead.
     let helper = "#!/bin/sh\ncase $1 in store) cat > $HOME/kept;; get) cat > /dev/null; [ -e $HOME/kept ] && cat $HOME/kept || { echo credentials not found in native keychain; exit 1; };; erase) cat > /dev/null; rm -f $HOME/kept;; list) echo '{}';; esac\n";
     let path = world.folder().join("bin/docker-credential-test");
-    std::fs::write(&path, helper).unwrap();
+    std::fs::write(&path, helper).expect("a file in the world's folder");
     drop(world.ok(&format!("chmod 755 {} && echo '{{\"credsStore\":\"test\"}}' > ~/.docker/config.json", path.display())));
     let login = world.sh("echo 's3cret: ä' | docker login -u ann --password-stdin 127.0.0.1:5000");
     assert_eq!((login.stdout.as_str(), login.stderr.as_str()), ("Login Succeeded\n", ""), "{login:?}");

@@ -17,21 +17,21 @@ fn certificate(fleet: &Fleet) -> String {
         root.display()
     );
     let _made = fleet.harbor.ok(&line);
-    std::fs::read_to_string(root.join("cert.pem")).unwrap()
+    std::fs::read_to_string(root.join("cert.pem")).expect("the certificate that was made")
 }
 
 /// Debian's docker-registry of the peers, in the harbor.
 fn serve(fleet: &Fleet) -> Service {
     let root = fleet.registry_root();
     let address = format!("{REGISTRY_ADDRESS}:5000");
-    images::write(&root.join("accounts"), ACCOUNTS).unwrap();
+    images::write(&root.join("accounts"), ACCOUNTS).expect("a file in the world");
     let settings = format!(
         "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: '{0}/data'}}, delete: {{enabled: true}}}}\n\
          http: {{addr: '{address}', tls: {{certificate: '{0}/cert.pem', key: '{0}/key.pem'}}}}\n\
          auth: {{htpasswd: {{realm: harbor, path: '{0}/accounts'}}}}\n",
         root.display()
     );
-    images::write(&root.join("settings.yml"), settings.as_bytes()).unwrap();
+    images::write(&root.join("settings.yml"), settings.as_bytes()).expect("a file in the world");
     let program = setup::peer_program("registry2").expect("docker-registry is missing (./test installs it where the peers are)");
     let mut command = fleet.harbor.command_as(65534, &program.display().to_string());
     command.arg("serve").arg(root.join("settings.yml"));

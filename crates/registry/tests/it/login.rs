@@ -1,0 +1,135 @@
+//! Who may what: passwords, tokens, strangers.
+
+use base64::Engine as _;
+use sampan_registry::store::open_database;
+use sampan_registry::users::{self, Role};
+
+use crate::client::{Answer, Server};
+
+fn basic(name: &str, password: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}")))
+}
+
+fn with(server: &Server, method: &str, path: &str, authorization: &str) -> Answer {
+    server.send(method, path, &[("Authorization", authorization)], b"")
+}
+
+fn bearer(server: &Server, scope: &str, authorization: &str) -> String {
+    let answer = with(server, "GET", &format!("/token?service=s&scope={scope}"), authorization);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    format!("Bearer {}", answer.json()["token"].as_str().unwrap())
+}
+
+fn closed() -> Server {
+    let server = Server::with(|_| ());
+    let db = open_database(&server.folder.path().join("data")).unwrap();
+    for (name, role) in [("reader", Role::Pull), ("writer", Role::Push), ("boss", Role::Admin)] {
+        users::add(&db, name, "secret", role).unwrap();
+    }
+    server
+}
+
+#[test]
+fn what_is_forbidden_looks_like_what_is_not_there() {
+    let server = closed();
+    let push = with(&server, "POST", "/v2/there/blobs/uploads/", &basic("writer", "secret"));
+    assert_eq!(push.status, 202);
+    let ask = |name: &str| {
+        let answer = server.get(&format!("/v2/{name}/tags/list"));
+        (answer.status, answer.code(), answer.header("www-authenticate").unwrap().replace(name, "NAME"))
+    };
+    let (status, code, challenge) = ask("there");
+    assert_eq!((status, code.as_str()), (401, "UNAUTHORIZED"));
+    let host = server.address;
+    assert_eq!(challenge, format!("Bearer realm=\"http://{host}/token\",service=\"{host}\",scope=\"repository:NAME:pull\""));
+    assert_eq!(ask("gone"), (status, code, challenge));
+    assert_eq!(server.get("/v2/BAD/tags/list").status, 401);
+    let mount = server.send("POST", "/v2/a/blobs/uploads/?mount=sha256:0&from=b", &[], b"");
+    assert!(mount.header("www-authenticate").unwrap().ends_with("scope=\"repository:a:pull,push repository:b:pull\""), "{mount:?}");
+}
+
+#[test]
+fn roles_are_kept_with_passwords_and_tokens() {
+    let server = closed();
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let table = [("reader", 404, 403, 403), ("writer", 404, 202, 403), ("boss", 404, 202, 404)];
+    for (name, read, write, delete) in table {
+        let password = basic(name, "secret");
+        let token = bearer(&server, "repository:a:pull,push,delete", &password);
+        let blob = format!("/v2/a/blobs/{digest}");
+        for (authorization, refused) in [(&password, 403), (&token, 401)] {
+            let expect = |status: u16| if status == 403 { refused } else { status };
+            assert_eq!(with(&server, "GET", "/v2/", authorization).status, 200);
+            assert_eq!(with(&server, "GET", &blob, authorization).status, read, "{name}");
+            assert_eq!(with(&server, "POST", "/v2/a/blobs/uploads/", authorization).status, expect(write), "{name}");
+            assert_eq!(with(&server, "DELETE", &blob, authorization).status, expect(delete), "{name}");
+        }
+        let other = with(&server, "GET", &format!("/v2/b/blobs/{digest}"), &token);
+        assert_eq!(other.status, 401);
+        assert!(other.header("www-authenticate").unwrap().contains("error=\"insufficient_scope\""));
+    }
+    assert_eq!(with(&server, "GET", "/v2/_catalog", &basic("reader", "secret")).status, 200);
+    let catalog = bearer(&server, "registry:catalog:*", &basic("reader", "secret"));
+    assert_eq!(with(&server, "GET", "/v2/_catalog", &catalog).status, 200);
+}
+
+#[test]
+fn wrong_passwords_and_tokens_are_refused() {
+    let server = closed();
+    for authorization in [&basic("reader", "wrong"), &basic("nobody", "secret"), "Basic ???", "Basic", "Digest x", "Bearer x.y.z", "Bearer"]
+    {
+        let answer = with(&server, "GET", "/v2/", authorization);
+        assert_eq!((answer.status, answer.code().as_str()), (401, "UNAUTHORIZED"), "{authorization}");
+    }
+    let token = with(&server, "GET", "/token", &basic("reader", "wrong"));
+    assert_eq!((token.status, token.header("www-authenticate")), (401, Some("Basic realm=\"sampan-registry\"")));
+    assert_eq!(server.get("/token?scope=repository:a:pull").status, 401);
+    // After many of them the address must wait, whoever it says it is.
+    let last = (0..40).map(|_| with(&server, "GET", "/token", &basic("reader", "wrong"))).find(|answer| answer.status == 429);
+    assert_eq!(last.expect("the patience ends").code(), "TOOMANYREQUESTS");
+}
+
+#[test]
+fn forms_and_refresh_tokens_work_until_the_password_changes() {
+    let server = closed();
+    let db = open_database(&server.folder.path().join("data")).unwrap();
+    let form = |body: &str| server.send("POST", "/token", &[("Content-Type", "application/x-www-form-urlencoded")], body.as_bytes());
+    let first = form(
+        "grant_type=password&username=writer&password=secret&service=s&client_id=c&access_type=offline&scope=repository%3Aa%3Apull%2Cpush",
+    );
+    assert_eq!((first.status, first.json()["scope"].as_str()), (200, Some("repository:a:pull,push")), "{first:?}");
+    let refresh = first.json()["refresh_token"].as_str().unwrap().to_owned();
+    let again = form(&format!("grant_type=refresh_token&refresh_token={refresh}&service=s&scope=repository:a:pull"));
+    let access = format!("Bearer {}", again.json()["access_token"].as_str().unwrap());
+    assert_eq!(with(&server, "GET", "/v2/a/tags/list", &access).status, 404);
+    assert_eq!(with(&server, "GET", "/v2/", &format!("Bearer {refresh}")).status, 401, "a refresh token opens nothing itself");
+    assert_eq!(form("grant_type=other").status, 400);
+    assert_eq!(form("grant_type=password&username=writer&password=wrong").status, 401);
+    users::change_password(&db, "writer", "new").unwrap();
+    assert_eq!(form(&format!("grant_type=refresh_token&refresh_token={refresh}")).status, 401);
+    assert_eq!(with(&server, "GET", "/v2/", &basic("writer", "secret")).status, 401, "noticed at once");
+    assert_eq!(with(&server, "GET", "/v2/", &access).status, 401, "tokens of the old password are over");
+    assert_eq!(with(&server, "GET", "/v2/", &basic("writer", "new")).status, 200);
+    users::remove(&db, "writer").unwrap();
+    assert_eq!(with(&server, "GET", "/v2/", &basic("writer", "new")).status, 401);
+}
+
+#[test]
+fn strangers_read_where_they_may() {
+    let server = Server::with(|config| config.strangers = Some(Role::Pull));
+    assert_eq!(server.get("/v2/a/tags/list").status, 404);
+    assert_eq!(server.send("POST", "/v2/a/blobs/uploads/", &[], b"").status, 401);
+    let token = server.get("/token?scope=repository:a:pull,push").json()["token"].as_str().unwrap().to_owned();
+    assert_eq!(with(&server, "GET", "/v2/", &format!("Bearer {token}")).status, 200);
+    assert_eq!(with(&server, "POST", "/v2/a/blobs/uploads/", &format!("Bearer {token}")).status, 401);
+    assert_eq!(with(&server, "GET", "/v2/a/tags/list", &format!("Bearer {token}")).status, 404);
+}
+
+#[test]
+fn figures_are_shown_to_this_machine() {
+    let server = closed();
+    assert_eq!(server.get("/healthz").status, 200);
+    let text = String::from_utf8(server.get("/metrics").body).unwrap();
+    assert!(text.contains("sampan_registry_requests_total{method=\"GET\",route=\"health\",status=\"200\"} 1"), "{text}");
+    assert!(text.ends_with("# EOF\n"));
+}
