@@ -1,4 +1,4 @@
-//! Tests of how steps are shown.
+//! Builds as they are shown, from messages as an engine sends them.
 
 use serde_json::json;
 
