@@ -15,3 +15,4 @@ mod registry;
 mod storm;
 mod tour;
 mod voyage;
+mod voyage_storm;
