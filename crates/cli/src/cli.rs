@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(code(&["nosuch"]).text, "docker: unknown command: docker nosuch\n\nRun 'docker --help' for more information");
         assert_eq!(code(&["run", "--nosuch"]).code, 125);
         assert_eq!(code(&["run"]).code, 1);
-        assert_eq!(code(&["build", "."]).text, "not supported: build (the builder comes with the next version)");
+        assert_eq!(code(&["swarm", "init"]).text, "not supported: swarm (there is no swarm)");
         assert_eq!(code(&["run", "--cpu-count", "1", "x"]).code, 125);
         assert_eq!(code(&["image", "nosuch"]).code, 1);
     }

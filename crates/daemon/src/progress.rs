@@ -15,6 +15,8 @@ use crate::respond::{ApiError, Body, Reply};
 
 /// Lines that may wait for a slow client; states of parts are left out beyond.
 const MOST_WAITING: usize = 10_000;
+/// Lines under way from which on output of commands waits.
+const PATIENT: usize = 256;
 
 /// Progress as JSON lines. Reporting never blocks: a task carries the lines to the client.
 pub(crate) struct Lines {
@@ -65,8 +67,15 @@ impl Lines {
     pub(crate) fn beat(&self) {
         if self.begun.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
             self.waiting.fetch_add(1, Ordering::Relaxed);
-            // As above.
             drop(self.queue.send("\r\n".to_owned()));
+        }
+    }
+
+    /// Waits until the client has taken what is under way: for output of commands, of which nothing may be left out.
+    pub(crate) fn await_room(&self) {
+        let pause = Cancel::new();
+        while self.waiting.load(Ordering::Relaxed) > PATIENT && !self.queue.is_closed() {
+            let _timed_out = pause.wait_timeout(std::time::Duration::from_millis(5));
         }
     }
 

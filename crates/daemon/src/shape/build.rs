@@ -75,6 +75,9 @@ impl Shower<'_> {
 
     /// Takes one event.
     pub(crate) fn take(&mut self, event: &Event<'_>) {
+        if matches!(event, Event::Printed(..)) {
+            self.lines.await_room();
+        }
         if let Event::Planned(graph) = event {
             self.unused.clone_from(&graph.unused_build_args);
         }
