@@ -19,7 +19,18 @@ struct Server {
 impl Server {
     fn start(root: &Path) -> Self {
         let mut command = Command::new(setup::sampan());
-        command.args(["registry", "serve", "--http", "--listen", "127.0.0.1:0", "--anonymous", "push", "--access-log", "none", "--data-root"]);
+        command.args([
+            "registry",
+            "serve",
+            "--http",
+            "--listen",
+            "127.0.0.1:0",
+            "--anonymous",
+            "push",
+            "--access-log",
+            "none",
+            "--data-root",
+        ]);
         let mut child = command.arg(root).env_clear().stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let address = lines.into_iter().find_map(|line| line.strip_prefix("listening on http://")?.parse().ok());
@@ -139,7 +150,8 @@ fn nothing_that_was_acknowledged_is_lost_by_kills() {
 fn tls_world() -> World {
     let world = World::start(WorldOptions { no_daemon: true, ..WorldOptions::default() });
     drop(world.ok("cp /etc/hosts hosts && echo '127.0.0.1 registry.test' >> hosts && mount --bind hosts /etc/hosts && mkdir -m 700 data && chown 1000:1000 data"));
-    let serve = "sampan registry serve --data-root data --listen 127.0.0.1:5443 --tls-generate --hostname registry.test --access-log access.log";
+    let serve =
+        "sampan registry serve --data-root data --listen 127.0.0.1:5443 --tls-generate --hostname registry.test --access-log access.log";
     drop(world.ok(&format!(
         "touch access.log && chown 1000 access.log && chmod 711 . && \
          (setpriv --reuid 1000 --regid 1000 --clear-groups --bounding-set -all {serve} > serve.log 2>&1 & echo $! > pid) && \
@@ -158,7 +170,10 @@ fn it_serves_with_tls_without_privileges_and_notices_users() {
     assert_ne!(world.sh("curl -sS https://registry.test:5443/v2/").code, 0, "nobody trusts it without its authority");
     assert_eq!(world.ok(&format!("{curl} -o /dev/null -w '%{{http_code}} %{{http_version}}' https://registry.test:5443/v2/")), "401 2");
     let head = world.ok(&format!("{curl} --http1.1 -D - -o /dev/null https://registry.test:5443/v2/a/tags/list"));
-    assert!(head.contains("Bearer realm=\"https://registry.test:5443/token\",service=\"registry.test:5443\",scope=\"repository:a:pull\""), "{head}");
+    assert!(
+        head.contains("Bearer realm=\"https://registry.test:5443/token\",service=\"registry.test:5443\",scope=\"repository:a:pull\""),
+        "{head}"
+    );
     // Root makes the user, the files stay those of user 1000, the server knows at once.
     assert_eq!(world.ok("echo secret | sampan registry user add anna --data-root data --password-stdin"), "anna");
     assert_eq!(world.ok("find data -not -uid 1000 | wc -l"), "0");
@@ -167,7 +182,8 @@ fn it_serves_with_tls_without_privileges_and_notices_users() {
     let refused = world.sh("echo x | sampan registry user add anna --data-root data --password-stdin");
     assert_eq!((refused.code, refused.stderr.as_str()), (1, "user anna exists already\n"));
     assert_eq!(world.ok("echo new | sampan registry user passwd anna --data-root data --password-stdin"), "anna");
-    let status = |password: &str| world.ok(&format!("{curl} -o /dev/null -w '%{{http_code}}' -u anna:{password} https://registry.test:5443/v2/"));
+    let status =
+        |password: &str| world.ok(&format!("{curl} -o /dev/null -w '%{{http_code}}' -u anna:{password} https://registry.test:5443/v2/"));
     assert_eq!((status("secret"), status("new")), ("401".into(), "200".into()));
     assert_eq!(world.ok("sampan registry user rm anna --data-root data"), "anna");
     assert_eq!(status("new"), "401");
@@ -182,7 +198,10 @@ fn it_serves_with_tls_without_privileges_and_notices_users() {
 fn what_serve_cannot_do_it_says() {
     let world = World::start(WorldOptions { no_daemon: true, ..WorldOptions::default() });
     let table = [
-        ("--listen 0.0.0.0:5000", "say how connections are protected: --tls-cert FILE --tls-key FILE, --tls-generate, or --http for not at all\n"),
+        (
+            "--listen 0.0.0.0:5000",
+            "say how connections are protected: --tls-cert FILE --tls-key FILE, --tls-generate, or --http for not at all\n",
+        ),
         ("--http --tls-generate", "conflicting options: give one of --tls-cert with --tls-key, --tls-generate and --http\n"),
         ("--tls-cert x", "--tls-cert and --tls-key belong together\n"),
         ("--http --hostname x", "--hostname is for the certificate of --tls-generate\n"),
