@@ -77,7 +77,7 @@ fn build(options: &Options, runtime: &tokio::runtime::Handle) -> anyhow::Result<
     }
     let events = Arc::new(EventBus::default());
     let registries = sampan_transfer::Client::new(runtime.clone(), registries(options)).context("make the registry client ready")?;
-    let images = Arc::new(Images::open(Arc::clone(&store), Arc::clone(&events) as _).with_client(registries));
+    let images = Arc::new(Images::open(Arc::clone(&store), Arc::clone(&events) as _).with_client(registries.clone()));
     let config = EngineConfig {
         exec_root: options.exec_root.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
@@ -91,7 +91,7 @@ fn build(options: &Options, runtime: &tokio::runtime::Handle) -> anyhow::Result<
         tracing::warn!("{}", warning.trim_start_matches("WARNING: "));
     }
     let builder = Builder::open(store, Arc::clone(engine.images()), engine.shared_sandboxes()).context("make the builder ready")?;
-    Ok((engine, Arc::new(builder)))
+    Ok((engine, Arc::new(builder.with_client(registries))))
 }
 
 /// How registries are reached.

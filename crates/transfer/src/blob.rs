@@ -61,9 +61,19 @@ pub struct BlobReader {
 
 /// The task that reads ahead.
 #[derive(Debug)]
-struct Pump {
+pub(crate) struct Pump {
     pieces: Receiver<Result<Bytes, TransferError>>,
     task: JoinHandle<()>,
+}
+
+impl Pump {
+    /// Waits for the next piece; `None` at the end of the body.
+    pub(crate) fn next(&mut self, state: &State, cancel: &Cancel) -> Option<Result<Bytes, TransferError>> {
+        if let Ok(piece) = self.pieces.try_recv() {
+            return Some(piece);
+        }
+        client::block(state, cancel, async { Ok(self.pieces.recv().await) }).unwrap_or_else(|error| Some(Err(error)))
+    }
 }
 
 impl Drop for Pump {
@@ -248,11 +258,7 @@ impl BlobReader {
 
     /// Waits for the next piece; `None` at the end of the body.
     fn next(&mut self) -> Option<Result<Bytes, TransferError>> {
-        let pump = self.pump.as_mut()?;
-        if let Ok(piece) = pump.pieces.try_recv() {
-            return Some(piece);
-        }
-        client::block(&self.state, &self.cancel, async { Ok(pump.pieces.recv().await) }).unwrap_or_else(|error| Some(Err(error)))
+        self.pump.as_mut()?.next(&self.state, &self.cancel)
     }
 
     /// Takes the next bytes into `piece`; leaves it empty at the end of the blob.
@@ -344,7 +350,7 @@ impl Read for BlobReader {
     }
 }
 
-fn pump(state: &State, mut answer: Answer) -> Pump {
+pub(crate) fn pump(state: &State, mut answer: Answer) -> Pump {
     let (sender, pieces) = channel(AHEAD);
     let task = state.handle.spawn(async move {
         loop {

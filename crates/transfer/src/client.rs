@@ -11,8 +11,8 @@ use crate::registry::{Registry, with_registry};
 use crate::state::State;
 use crate::upload::Content;
 use crate::{
-    BlobReader, Config, FetchedManifest, Login, LoginAnswer, SearchItem, TransferError, blob, lists, login, manifest, referrers, search,
-    upload,
+    BlobReader, Config, FetchRequest, Fetched, FetchedManifest, Login, LoginAnswer, SearchItem, TransferError, blob, fetch, lists, login,
+    manifest, referrers, search, upload,
 };
 
 /// A client of registries; clones share connections, tokens and what is known of each registry.
@@ -104,6 +104,15 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<BlobReader, TransferError> {
         BlobReader::open_foreign(&self.state, urls, descriptor, offset, cancel)
+    }
+
+    /// Opens a file at an address that a user named. No registry's certificates or credentials are sent there.
+    ///
+    /// # Errors
+    /// [`TransferError::Unwelcome`] where the answer's status is none of success, and all the others; later failures come from
+    /// the reader.
+    pub fn fetch(&self, request: &FetchRequest, cancel: &Cancel) -> Result<Fetched, TransferError> {
+        fetch::open(&self.state, request, cancel)
     }
 
     /// Fetches a small blob, such as a config; its size and its digest are checked.

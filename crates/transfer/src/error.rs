@@ -57,6 +57,14 @@ pub enum TransferError {
     /// A status that says no more than itself.
     #[error("received unexpected HTTP status: {0}")]
     Status(String, u16),
+    /// An address whose server gave no file.
+    #[error("invalid response status {status}")]
+    Unwelcome {
+        /// The address, without credentials.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
     /// A refusal whose body is not the specification's.
     #[error("error parsing HTTP {status} response body: {problem}: {body}")]
     UnreadableRefusal {
@@ -179,7 +187,7 @@ impl Failure for TransferError {
             Self::Cancelled => ErrorKind::Cancelled,
             Self::ManifestUnknown { .. } | Self::RepositoryUnknown { .. } | Self::PullDenied { .. } => ErrorKind::NotFound,
             Self::Refused(refusal) => refused(refusal),
-            Self::Status(_, status) | Self::UnreadableRefusal { status, .. } => of_status(*status),
+            Self::Status(_, status) | Self::Unwelcome { status, .. } | Self::UnreadableRefusal { status, .. } => of_status(*status),
             Self::LoginFailed { code, .. } => of_status(*code),
             Self::NoCredentials { .. } => ErrorKind::Unauthorized,
             Self::Token { cause, .. } => cause.kind(),

@@ -145,6 +145,20 @@ impl State {
         Ok(client)
     }
 
+    /// The HTTP client of a file's server: the system's certificates, and none of ours.
+    pub(crate) fn plain(&self, host: &str) -> Result<reqwest::Client, TransferError> {
+        let key = (format!("file {host}"), false);
+        if let Some((_, client)) = lock(&self.clients).get(&key) {
+            return Ok(client.clone());
+        }
+        let tls = tls::configure(self.roots.get_or_init(tls::system_roots), Certificates::default(), false)?;
+        let client = self.build(tls, host)?;
+        let mut clients = lock(&self.clients);
+        bound(&mut clients, |_| false);
+        clients.insert(key, (Stamp::default(), client.clone()));
+        Ok(client)
+    }
+
     fn build(&self, tls: rustls::ClientConfig, own: &str) -> Result<reqwest::Client, TransferError> {
         let mut builder = reqwest::Client::builder()
             .user_agent(&self.config.user_agent)

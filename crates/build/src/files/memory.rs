@@ -65,7 +65,7 @@ impl Mirror {
     }
 
     /// Whether a content of a size is there; what a power cut has damaged is not.
-    fn has(&self, hash: &[u8; 32], size: u64) -> bool {
+    pub(crate) fn has(&self, hash: &[u8; 32], size: u64) -> bool {
         self.place(hash).metadata().is_ok_and(|facts| facts.len() == size)
     }
 
@@ -77,8 +77,43 @@ impl Mirror {
         std::fs::rename(new, place)
     }
 
-    fn fresh(&self) -> PathBuf {
+    pub(crate) fn fresh(&self) -> PathBuf {
         self.folder.join("new").join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// Takes a content in whose size shows at its end.
+    pub(crate) fn take_all(&self, content: &mut dyn Read) -> io::Result<([u8; 32], u64)> {
+        let new = self.fresh();
+        let kept = self.keep(content, &new);
+        if kept.is_err() {
+            drop(std::fs::remove_file(&new));
+        }
+        kept
+    }
+
+    fn keep(&self, content: &mut dyn Read, new: &Path) -> io::Result<([u8; 32], u64)> {
+        let mut hasher = blake3::Hasher::new();
+        let mut file = File::create_new(new)?;
+        let mut buffer = vec![0; 256 * 1024];
+        let mut size = 0;
+        loop {
+            let count = match content.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            hasher.update(&buffer[..count]);
+            file.write_all(&buffer[..count])?;
+            size += count as u64;
+        }
+        let hash = *hasher.finalize().as_bytes();
+        if self.has(&hash, size) {
+            std::fs::remove_file(new)?;
+        } else {
+            self.publish(new, &hash)?;
+        }
+        Ok((hash, size))
     }
 
     /// Takes a content of a size in.
@@ -167,10 +202,27 @@ fn clean(path: &[u8]) -> Option<Vec<u8>> {
     Some(parts.join(&b'/'))
 }
 
+impl MemoryTree {
+    /// A tree without files.
+    pub(crate) fn empty(mirror: std::sync::Arc<Mirror>) -> Self {
+        let root = Entry { node: directory(Vec::new()), hash: [0; 32], names: Vec::new() };
+        Self { mirror, entries: BTreeMap::from([(Vec::new(), root)]) }
+    }
+
+    /// A tree of one file, whose content the mirror has.
+    pub(crate) fn single(mirror: std::sync::Arc<Mirror>, name: &str, hash: [u8; 32], size: u64, mtime: i64) -> Self {
+        let mut tree = Self::empty(mirror);
+        let path = name.as_bytes().to_vec();
+        let node = Node { kind: NodeKind::File, mode: 0o600, size, mtime: (mtime, 0), ..directory(path.clone()) };
+        tree.entries.insert(path, Entry { node, hash, names: Vec::new() });
+        tree.settle();
+        tree
+    }
+}
+
 /// Reads a context from a tar stream. Devices are left out; a path or a hard link that leads out fails.
 pub(crate) fn read_tar(stream: impl Read, mirror: std::sync::Arc<Mirror>, cancel: &Cancel) -> Result<MemoryTree, BuildError> {
-    let mut tree = MemoryTree { mirror, entries: BTreeMap::new() };
-    tree.entries.insert(Vec::new(), Entry { node: directory(Vec::new()), hash: [0; 32], names: Vec::new() });
+    let mut tree = MemoryTree::empty(mirror);
     let mut reader = Reader::new(stream);
     while let Some(header) = reader.next_entry().map_err(|error| BuildError::context(&error))? {
         cancel.check().map_err(|_| BuildError::Cancelled)?;

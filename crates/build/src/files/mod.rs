@@ -12,7 +12,7 @@ mod unpack;
 
 pub(crate) use apply::{Applied, apply};
 pub(crate) use host::HostTree;
-pub(crate) use memory::{Mirror, read_tar};
+pub(crate) use memory::{MemoryTree, Mirror, read_tar};
 pub(crate) use select::{Selected, digest, select};
 pub(crate) use source::{NodeKind, Source, TreeSource};
 pub(crate) use target::Target;

@@ -8,7 +8,7 @@ use sampan_oci::Digest;
 use super::dispatch::Done;
 use super::graph::{Copy, File, FileAction, Http, Mode, Op, OpId, Unpack};
 use super::planner::{Command, Fault, Planner};
-use super::remote::{Remote, classify, file_name};
+use super::remote::{Remote, classify, escaped, file_name};
 use super::scope::{destination, join};
 use crate::dockerfile::{Lines, Transfer, rules};
 
@@ -124,7 +124,7 @@ impl Planner<'_> {
                     text => Some(Digest::from_str(text).map_err(|error| error.to_string())?),
                 };
                 let file_name = file_name(source);
-                copy.source = format!("/{file_name}");
+                copy.source = format!("/{}", escaped(&file_name));
                 copy.from = Some(self.op(Op::Http(Http { url: source.to_owned(), checksum, file_name })));
                 copy.unpack = if transfer.unpack == Some(true) { Unpack::IfArchive } else { Unpack::Never };
             }

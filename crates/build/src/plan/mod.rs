@@ -23,6 +23,7 @@ pub use graph::{
 pub use request::{Base, BaseError, Bases, Entitlements, NamedContext, NoCache, PlanError, Request};
 
 pub(crate) use ports::parse as parse_port;
+pub(crate) use remote::{Remote, classify};
 pub(crate) use scope::{join, set_line};
 pub(crate) use signal::is_signal;
 

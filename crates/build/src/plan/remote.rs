@@ -4,7 +4,7 @@ use super::graph::Git;
 
 /// A source of ADD or COPY.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Remote {
+pub(crate) enum Remote {
     /// A path.
     Local,
     /// A file of a server.
@@ -14,7 +14,7 @@ pub(super) enum Remote {
 }
 
 /// What a source is.
-pub(super) fn classify(source: &str) -> Result<Remote, String> {
+pub(crate) fn classify(source: &str) -> Result<Remote, String> {
     let lower = source.to_ascii_lowercase();
     let scheme = lower.split_once("://").map(|(scheme, _)| scheme);
     let web = source.starts_with("http://") || source.starts_with("https://");
@@ -96,6 +96,12 @@ fn apply_query(git: &mut Git, query: &str) -> Result<Option<bool>, String> {
         git.reference = reference;
     }
     Ok(keep)
+}
+
+/// A name as a pattern that matches nothing else.
+pub(super) fn escaped(name: &str) -> String {
+    let special = |c: char| matches!(c, '*' | '?' | '[' | ']' | '\\');
+    name.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// The name of a downloaded file: the last part of its address.

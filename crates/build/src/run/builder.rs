@@ -13,20 +13,20 @@ use sampan_images::Images;
 use sampan_oci::{DiffId, ImageConfig, ImageId, Platform, Reference};
 use sampan_sandbox::{Limits, Sandboxes};
 use sampan_store::{BuildRow, Store};
+use sampan_transfer::Client;
 
 use super::chain::Link;
+use super::download::{Downloads, RemoteContext};
 use super::error::BuildError;
 use super::event::{Event, Watcher};
-use super::exec::CacheLock;
-use super::file::Opened;
 use super::key::{Parts, hash};
 use super::schedule::{self, Needs};
 use crate::dockerfile;
-use crate::files::{HostTree, Mirror, Source, Target, read_tar};
-use crate::plan::{self, Base, BaseError, BaseImage, Bases, Graph, Http, Op, OpId, Step};
+use crate::files::{HostTree, MemoryTree, Mirror, Source, Target, read_tar};
+use crate::plan::{self, Base, BaseError, BaseImage, Bases, Graph, Op, OpId, Step};
 
 /// Longest Dockerfile.
-const LONGEST: u64 = 64 << 20;
+pub(crate) const LONGEST: u64 = 64 << 20;
 /// Steps that run at the same time.
 const THREADS: usize = 4;
 
@@ -54,11 +54,17 @@ pub enum ContextInput<'a> {
     Tar(Box<dyn Read + Send + 'a>),
     /// An open folder of this machine.
     Folder(OwnedFd),
+    /// The address of an archive or of a Dockerfile.
+    Remote(String),
 }
 
 impl std::fmt::Debug for ContextInput<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(if matches!(self, Self::Tar(_)) { "Tar" } else { "Folder" })
+        formatter.write_str(match self {
+            Self::Tar(_) => "Tar",
+            Self::Folder(_) => "Folder",
+            Self::Remote(_) => "Remote",
+        })
     }
 }
 
@@ -130,14 +136,15 @@ pub struct Builder {
     store: Arc<Store>,
     images: Arc<Images>,
     pub(crate) sandboxes: Arc<Sandboxes>,
-    folder: PathBuf,
-    mirror: Arc<Mirror>,
+    pub(crate) folder: PathBuf,
+    pub(crate) mirror: Arc<Mirror>,
+    /// Fetches what builds name by address.
+    pub(crate) client: Option<Client>,
     /// Keys that are being made.
     flying: Mutex<HashSet<String>>,
     landed: Condvar,
     /// When the running builds began.
     active: Mutex<Vec<i64>>,
-    caches: Mutex<HashMap<String, CacheLock>>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -168,6 +175,7 @@ pub(crate) struct Run<'a> {
     pub(crate) cancel: Cancel,
     /// Which step makes an operation's result.
     pub(crate) makers: HashMap<OpId, usize>,
+    pub(crate) downloads: Downloads,
     /// Which place of which Dockerfile each step is.
     places: Vec<String>,
     started: jiff::Timestamp,
@@ -190,8 +198,14 @@ impl Builder {
             std::fs::write(folder.join("places/etc").join(file), "")?;
         }
         std::fs::create_dir_all(folder.join("caches"))?;
-        let (flying, landed, active, caches) = Default::default();
-        Ok(Self { store, images, sandboxes, folder, mirror, flying, landed, active, caches })
+        let (flying, landed, active) = Default::default();
+        Ok(Self { store, images, sandboxes, folder, mirror, client: None, flying, landed, active })
+    }
+
+    /// Fetches what builds name by address with this client; without one such builds fail.
+    #[must_use]
+    pub fn with_client(self, client: Client) -> Self {
+        Self { client: Some(client), ..self }
     }
 
     /// Below all layers of a command's root: what is mounted at must be there, and is no change of the command.
@@ -229,10 +243,6 @@ impl Builder {
         };
         make().map_err(BuildError::io("make the place of a cache"))?;
         Ok(place)
-    }
-
-    pub(crate) fn cache_lock(&self, id: &str) -> CacheLock {
-        Arc::clone(self.caches.lock().unwrap_or_else(PoisonError::into_inner).entry(id.to_owned()).or_default())
     }
 
     /// Builds an image.
@@ -279,6 +289,7 @@ impl Builder {
             watch,
             cancel: cancel.clone(),
             makers,
+            downloads: Downloads::default(),
             places,
             started: jiff::Timestamp::now(),
         };
@@ -311,6 +322,10 @@ impl Builder {
         cancel: &Cancel,
     ) -> Result<OpenedContext, BuildError> {
         match context {
+            ContextInput::Remote(address) => match self.fetch_context(&address, cancel)? {
+                RemoteContext::Tar(stream) => self.open_context(ContextInput::Tar(stream), name, wish, cancel),
+                RemoteContext::Dockerfile(text) => Ok((Arc::new(MemoryTree::empty(Arc::clone(&self.mirror))), None, text)),
+            },
             ContextInput::Tar(stream) => {
                 let stream = Decompress::new(stream).map_err(|error| BuildError::context(&error))?;
                 let mut tree = read_tar(stream, Arc::clone(&self.mirror), cancel)?;
@@ -408,11 +423,19 @@ impl Builder {
         if first.is_none() && request.before.is_none() && request.keep == 0 {
             space += self.mirror.size();
             self.mirror.clear().map_err(BuildError::io("clear the mirror of contexts"))?;
+            self.forget_downloads()?;
             if request.all {
                 self.clear_caches()?;
             }
         }
         Ok((keys.iter().map(|key| key.chars().take(25).collect()).collect(), space))
+    }
+
+    fn forget_downloads(&self) -> Result<(), BuildError> {
+        match std::fs::remove_dir_all(self.folder.join("downloads")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(BuildError::io("forget downloads")(error)),
+            _ => Ok(()),
+        }
     }
 
     fn clear_caches(&self) -> Result<(), BuildError> {
@@ -513,10 +536,6 @@ impl Run<'_> {
         let bytes = bytes.ok_or_else(|| BuildError::invalid(format!("No such image: {id}")))?;
         let config = ImageConfig::parse(&bytes).map_err(|error| BuildError::invalid(error.to_string()))?;
         Ok(Link::image(id.clone(), config))
-    }
-
-    pub(crate) fn download(&self, http: &Http) -> Result<Opened, BuildError> {
-        Err(BuildError::unsupported(&format!("ADD of {} (fetch it into the context)", http.url)))
     }
 
     /// The last step of the stage that a stage begins with, if it begins with one.
@@ -788,7 +807,7 @@ impl Drop for Flight<'_> {
 
 impl Builder {
     /// Waits until nobody else makes a key.
-    fn take_off(&self, key: &str, cancel: &Cancel) -> Result<Flight<'_>, BuildError> {
+    pub(crate) fn take_off(&self, key: &str, cancel: &Cancel) -> Result<Flight<'_>, BuildError> {
         let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
         while !flying.insert(key.to_owned()) {
             cancel.check().map_err(|_| BuildError::Cancelled)?;

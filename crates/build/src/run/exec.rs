@@ -1,7 +1,7 @@
 //! Commands: their keys, what they see, and their run in a sandbox.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, MutexGuard, PoisonError};
 
 use sampan_sandbox::{Network as SandboxNetwork, StepBind, StepRequest};
 
@@ -86,15 +86,18 @@ impl Run<'_> {
         if !exec.devices.is_empty() {
             return Err(BuildError::unsupported("RUN --device"));
         }
-        let mut locks = Vec::new();
+        // In the order of their names, so that two commands never wait for each other.
+        let mut locks = BTreeSet::new();
+        for mount in &exec.mounts {
+            if let MountKind::Cache { id, sharing: Sharing::Locked | Sharing::Private, .. } = &mount.kind {
+                locks.insert(format!("cache {id}"));
+            }
+        }
+        let _held = locks.iter().map(|lock| self.builder.take_off(lock, &self.cancel)).collect::<Result<Vec<_>, _>>()?;
         for (number, mount) in exec.mounts.iter().enumerate() {
             let own = folder.join(format!("mount-{number}"));
-            if let MountKind::Cache { id, sharing: Sharing::Locked | Sharing::Private, .. } = &mount.kind {
-                locks.push(self.builder.cache_lock(id));
-            }
             self.mount(mount, &own, &mut request, get)?;
         }
-        let _held: Vec<MutexGuard<'_, ()>> = locks.iter().map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner)).collect();
         (self.watch)(Event::Running(step, id.clone()));
         let mut print = |output, bytes: &[u8]| (self.watch)(Event::Printed(step, output, bytes));
         let end = self.builder.sandboxes.run_step(request, &mut print, &self.cancel).map_err(|error| BuildError::room("", &error))?;
@@ -176,6 +179,3 @@ fn bound(mount: &Mount) -> Copy {
         add: false,
     }
 }
-
-/// Keeps a cache from being used by two commands at once.
-pub(crate) type CacheLock = Arc<std::sync::Mutex<()>>;

@@ -7,7 +7,7 @@ use super::chain::Link;
 use super::error::BuildError;
 use super::key::{Parts, hash};
 use crate::files::{Applied, Selected, Source, Target, TreeSource, apply, digest, select};
-use crate::plan::{Copy, File, FileAction, Op, OpId};
+use crate::plan::{Copy, File, FileAction, Http, Op, OpId};
 
 /// A source that is open, and the digest of the tree that it shows where that is known without reading it.
 #[derive(Clone)]
@@ -63,6 +63,9 @@ impl Run<'_> {
             if let Some(source) = self.tree_of(copy.from, get)? {
                 parts = parts.with(&name, source.tree);
                 loose = true;
+            } else if let Some(Op::Http(Http { checksum: Some(checksum), .. })) = copy.from.and_then(|op| self.graph.ops.get(op.0)) {
+                // What it must be is known without a look at it.
+                parts = parts.with(&name, checksum.to_string());
             } else {
                 parts = parts.with(&name, self.selected(copy, get)?.1);
             }

@@ -2,6 +2,7 @@
 
 mod builder;
 mod chain;
+mod download;
 mod error;
 mod event;
 mod exec;

@@ -238,11 +238,12 @@ async fn build(context: Arc<Context>, call: Call) -> Reply {
             return Err(error);
         }
     };
-    if !matches!(wish.remote.as_str(), "" | "client-session") {
-        return Err(ApiError::unsupported("remote contexts (fetch it and send it as a tar)"));
-    }
     let token = call.query.text("sampancontext");
-    let input = if token.is_empty() {
+    let input = if !matches!(wish.remote.as_str(), "" | "client-session") {
+        let address = wish.remote.clone();
+        body::drain(call.request.into_body()).await;
+        ContextInput::Remote(address)
+    } else if token.is_empty() {
         ContextInput::Tar(Box::new(body::reader(call.request.into_body())))
     } else {
         let folder = context.handover.take(token);

@@ -4,6 +4,7 @@
 mod auth;
 mod blobs;
 mod fake;
+mod fetch;
 mod http2;
 mod lists;
 mod manifests;

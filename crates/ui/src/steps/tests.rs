@@ -1,3 +1,5 @@
+//! Builds as they are shown, from messages as an engine sends them.
+
 use serde_json::json;
 
 use super::*;

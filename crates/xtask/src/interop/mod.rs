@@ -133,7 +133,7 @@ fn one(rig: &Rig, name: &str, case: &Case<'_>, servers: &[(&str, &anyhow::Result
         writeln!(line, "export {variable}='{address}'").context("a line of text")?;
     }
     let deleting = servers.iter().filter(|(variable, _)| ["U", "R"].contains(variable)).filter_map(|(_, server)| server.as_ref().ok());
-    let deleting = deleting.last().map_or("127.0.0.1:1", |server| server.address.as_str());
+    let deleting = deleting.reduce(|_, later| later).map_or("127.0.0.1:1", |server| server.address.as_str());
     writeln!(line, "export D='{deleting}'").context("a line of text")?;
     // A subshell of its own, as its `set -e` does not end what a test's condition calls.
     let output = rig.sh(&format!("{line}{PRELUDE}\n{}", case.script));
