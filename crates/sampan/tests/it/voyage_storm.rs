@@ -220,7 +220,9 @@ fn whatever_is_killed_on_the_way_a_retry_arrives() {
                 let _done = sea.must(before, program, &name);
             }
             let output = sea.strike(step, victim, program, &name);
-            println!("kill {number}: {victim:?} while {program} did {step:?}, which ended with {}", output.code);
+            let error = output.stderr.lines().last().unwrap_or_default();
+            println!("kill {number}: {victim:?} while {program} did {step:?}, which ended with {}: {error}", output.code);
+            assert!(matches!(output.code, 0 | 137) || !error.is_empty(), "it failed and does not say why: {output:?}");
             sea.whole(step, &output, &name);
             sea.clean(Left::OfPulls);
         }
