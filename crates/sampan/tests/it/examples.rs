@@ -23,7 +23,11 @@ fn in_full(program: &str, name: &str, bases: &[&str]) {
     }
 }
 
-// `static` follows when ADD fetches what it names by an address.
+#[test]
+fn a_server_of_pages_is_built_on_and_answers() {
+    smoke("docker", "static", &["alpine:3.14"]);
+    in_full("sampan", "static", &["alpine:3.14"]);
+}
 
 #[test]
 fn a_python_service_is_built_and_answers() {

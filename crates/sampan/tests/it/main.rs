@@ -15,4 +15,5 @@ mod registry;
 mod storm;
 mod tour;
 mod voyage;
+mod voyage_disk;
 mod voyage_storm;

@@ -176,6 +176,17 @@ fn voyage(program: &str) {
         assert_eq!(id(here, tag), id(there, tag));
     }
     everything(&sailor, &[("1.0", &first), ("1.1", &second)]);
+    let found = there.ok(&format!("{program} search --format '{{{{.Name}}}}' {REGISTRY_NAME}:5000/web"));
+    assert_eq!(found, "shop/web", "{}", registry.log());
+    // What is missing is fetched to be run, and to be built on.
+    let _gone = there.ok(&format!("{program} rmi {name}:1.0 {name}:1.1"));
+    let ran = there.sh(&format!("{program} run --rm {name}:1.0"));
+    assert_eq!((ran.code, &*ran.stdout), (0, "first\n"), "{ran:?}");
+    let told = format!("Unable to find image '{name}:1.0' locally\n1.0: Pulling from shop/web\n");
+    assert!(ran.stderr.starts_with(&told), "{ran:?}");
+    let _built =
+        there.ok(&format!("printf 'FROM {name}:1.1\\nRUN cat /app > /seen\\n' | DOCKER_BUILDKIT=0 {program} build --network none -t on -"));
+    assert_eq!(there.ok(&format!("{program} run --rm on cat /seen")), "echo second");
 
     let removed = here.ok(&format!("{program} logout {REGISTRY_NAME}:5000"));
     assert!(removed.contains("Removing login credentials"), "{removed}");

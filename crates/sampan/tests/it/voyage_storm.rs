@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sampan_base::Cancel;
 use sampan_testkit::{Fleet, Output, REGISTRY_NAME, Service, World, images, setup};
 
-use crate::storm::{Dice, eventually, kill, names, residue, shown};
+use crate::storm::{Dice, Left, eventually, kill, names, residue, shown};
 
 /// What may be struck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -177,13 +177,10 @@ impl Sea {
         }
     }
 
-    /// Nothing unfinished is left on the engines.
-    fn clean(&self, resumable: bool) {
+    /// Nothing else is left on the engines.
+    fn clean(&self, left: Left) {
         for (world, mounts) in self.fleet.engines.iter().zip(&self.mounts) {
-            eventually(world, "nothing is left", || residue(world, &shown(world), mounts));
-            if !resumable {
-                assert_eq!(world.ok("ls -A /var/lib/sampan/ingest"), "", "what stopped has gone on and is done");
-            }
+            eventually(world, "nothing is left", || residue(world, &shown(world), mounts, left));
         }
     }
 
@@ -223,9 +220,11 @@ fn whatever_is_killed_on_the_way_a_retry_arrives() {
                 let _done = sea.must(before, program, &name);
             }
             let output = sea.strike(step, victim, program, &name);
-            println!("kill {number}: {victim:?} while {program} did {step:?}, which ended with {}", output.code);
+            let error = output.stderr.lines().last().unwrap_or_default();
+            println!("kill {number}: {victim:?} while {program} did {step:?}, which ended with {}: {error}", output.code);
+            assert!(matches!(output.code, 0 | 137) || !error.is_empty(), "it failed and does not say why: {output:?}");
             sea.whole(step, &output, &name);
-            sea.clean(true);
+            sea.clean(Left::OfPulls);
         }
         let outputs = WAY.map(|step| sea.must(step, program, &name));
         assert!(told(&outputs[1]).is_some() && told(&outputs[1]) == told(&outputs[2]), "{outputs:?}");
@@ -233,7 +232,7 @@ fn whatever_is_killed_on_the_way_a_retry_arrives() {
         let id = format!("docker inspect -f '{{{{.Id}}}} {{{{index .RepoDigests 0}}}}' {name}");
         assert_eq!((here.ok(&id), content(here, &name)), (there.ok(&id), content(there, &name)));
         let _gone = there.ok(&format!("docker rmi {name}"));
-        sea.clean(false);
+        sea.clean(Left::Nothing);
     }
     sea.registry_is_clean();
     println!("in calm weather: {:?}", sea.usual);
