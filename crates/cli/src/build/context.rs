@@ -32,9 +32,19 @@ pub(crate) enum Context {
     Stream(Box<dyn Read + Send>),
     /// Only a Dockerfile.
     Dockerfile(Vec<u8>),
+    /// An address from which the engine fetches.
+    Remote(String),
 }
 
 impl Context {
+    /// The address, where it is one.
+    pub(crate) fn address(&self) -> Option<&str> {
+        match self {
+            Self::Remote(address) => Some(address),
+            _ => None,
+        }
+    }
+
     /// The folder, where it is one and nothing of our own goes with it.
     pub(crate) fn folder(&self) -> Option<&Path> {
         match self {
@@ -58,6 +68,12 @@ fn is_url(text: &str) -> bool {
     ["http://", "https://", "git://", "github.com/", "git@", "ssh://"].iter().any(|start| text.starts_with(start))
 }
 
+/// Whether an address is a file's, not a repository's.
+fn is_file_address(text: &str) -> bool {
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    (text.starts_with("http://") || text.starts_with("https://")) && !path.to_ascii_lowercase().ends_with(".git")
+}
+
 fn stdin_whole() -> Outcome<Vec<u8>> {
     let mut text = Vec::new();
     io::stdin().lock().take(LONGEST).read_to_end(&mut text)?;
@@ -72,8 +88,11 @@ pub(crate) fn prepare(word: &str, dockerfile: &str) -> Outcome<Prepared> {
     if word == "-" {
         return from_stdin(dockerfile);
     }
+    if is_file_address(word) {
+        return Ok(Prepared { context: Context::Remote(word.to_owned()), dockerfile: dockerfile.to_owned() });
+    }
     if is_url(word) {
-        return Err(CliError::unsupported(word, "fetch it and give the folder"));
+        return Err(CliError::unsupported(word, "clone it and give the folder"));
     }
     let missing = || prepare_error(format!("path {} not found", sampan_gotext::quote(word)));
     let root = Path::new(word).canonicalize().map_err(|error| match error.kind() {
@@ -167,6 +186,7 @@ fn patterns(root: &Path, dockerfile: &str) -> Outcome<Vec<String>> {
 pub(crate) fn send(prepared: Prepared, out: &mut dyn Write) -> io::Result<()> {
     let Prepared { context, dockerfile } = prepared;
     match context {
+        Context::Remote(_) => Ok(()),
         Context::Stream(mut stream) => io::copy(&mut stream, out).map(drop),
         Context::Dockerfile(text) => {
             let mut writer = Writer::new(out);

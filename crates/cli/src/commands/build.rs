@@ -249,11 +249,16 @@ async fn build(app: &App, matches: &Matches) -> Outcome {
         }
     }
     let call = request(app, matches, &prepared.dockerfile, native)?;
+    let call = match prepared.context.address() {
+        Some(address) => call.query("remote", address),
+        None => call,
+    };
     let image = if native {
         let style = style(matches, quiet)?;
         let handed = hand_over(app, &prepared);
         let call = match &handed {
             Some((_, token)) => call.query("sampancontext", token),
+            None if prepared.context.address().is_some() => call,
             None => call.stream(upload(prepared, Tell::Nothing), "application/x-tar"),
         };
         let response = call.send().await?;
@@ -264,7 +269,13 @@ async fn build(app: &App, matches: &Matches) -> Outcome {
         image
     } else {
         let held = Arc::new(Mutex::new(String::new()));
-        let tell = if quiet { Tell::Later(Arc::clone(&held)) } else { Tell::AtOnce };
+        let tell = if prepared.context.address().is_some() {
+            Tell::Nothing
+        } else if quiet {
+            Tell::Later(Arc::clone(&held))
+        } else {
+            Tell::AtOnce
+        };
         let mut said = String::new();
         let image = match call.stream(upload(prepared, tell), "application/x-tar").send().await {
             Ok(response) => texts(app, response, quiet.then_some(&mut said)).await,

@@ -23,7 +23,10 @@ fn in_full(program: &str, name: &str, bases: &[&str]) {
     }
 }
 
-// `static` follows when ADD fetches what it names by an address.
+#[test]
+fn a_server_of_pages_is_built_with_what_it_adds_from_an_address() {
+    smoke("sampan", "static", &["alpine:3.14"]);
+}
 
 #[test]
 fn a_python_service_is_built_and_answers() {
