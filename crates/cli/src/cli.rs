@@ -337,6 +337,7 @@ mod tests {
         assert_eq!(code(&["run", "--nosuch"]).code, 125);
         assert_eq!(code(&["run"]).code, 1);
         assert_eq!(code(&["swarm", "init"]).text, "not supported: swarm (there is no swarm)");
+        assert_eq!(code(&["trust"]).text, "not supported: trust (signatures come later)");
         assert_eq!(code(&["run", "--cpu-count", "1", "x"]).code, 125);
         assert_eq!(code(&["image", "nosuch"]).code, 1);
     }

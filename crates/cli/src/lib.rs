@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod app;
-mod build;
 mod cli;
 mod command;
 mod commands;

@@ -52,6 +52,32 @@ pub const TARGETS: &[Target] = &[
         rounds: 16000,
     },
     Target { name: "ignore", run: targets::ignore, words: &["**", "/", "!", "[a-", "[^", "]", "\\", "..", "#", "\n"], rounds: 16000 },
+    Target {
+        name: "distribution",
+        run: targets::distribution,
+        words: &[
+            "/v2/",
+            "/manifests/",
+            "/blobs/",
+            "/blobs/uploads/",
+            "/referrers/",
+            "/tags/list",
+            "sha256:",
+            "sha512:",
+            "%2f",
+            "%00",
+            "..",
+            "bytes=",
+            "-",
+            "18446744073709551615",
+            "/",
+            "\"subject\":",
+            "\"layers\":[",
+            "&tag=",
+            "repository:",
+        ],
+        rounds: 16000,
+    },
 ];
 
 /// The target of a name.

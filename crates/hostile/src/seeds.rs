@@ -23,6 +23,18 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ("platform", "linux/arm/v7"),
         ]),
         "manifest" => texts(&[("manifest", MANIFEST), ("index", INDEX), ("list", LIST), ("config", CONFIG)]),
+        "distribution" => texts(&[
+            ("manifest-path", "\u{0}/v2/team/app/manifests/latest"),
+            ("blob-path", "\u{0}/v2/a/blobs/sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
+            ("upload-path", "\u{0}/v2/a/b-c/blobs/uploads/0123456789abcdef0123456789abcdef"),
+            ("range", "\u{1}bytes=2-5"),
+            ("chunk", "\u{1}0-99"),
+            (
+                "artifact",
+                "\u{2}{\"schemaVersion\":2,\"artifactType\":\"x/y\",\"config\":{\"mediaType\":\"application/vnd.oci.empty.v1+json\",\"digest\":\"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\",\"size\":2,\"data\":\"e30=\"},\"layers\":[],\"subject\":{\"digest\":\"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\",\"size\":2}}",
+            ),
+            ("scope", "\u{3}service=s&scope=repository%3Aa%2Fb%3Apull%2Cpush&scope=registry:catalog:*"),
+        ]),
         "plan" => vec![("plan", encode(&plan())), ("process", encode(&plan().process))].into_iter().chain(messages()).collect(),
         "api" => texts(&[
             ("create", CREATE),

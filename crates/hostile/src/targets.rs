@@ -244,6 +244,50 @@ pub(crate) fn text(bytes: &[u8]) {
     let _either = sampan_build::apply_changes(&sampan_oci::ContainerConfig::default(), &lines);
 }
 
+/// What clients send to a registry: the first byte says which part of a request the rest is.
+pub(crate) fn distribution(bytes: &[u8]) {
+    use sampan_registry::name::{Digest, is_repository};
+    use sampan_registry::range::{Wanted, parse_content_range, parse_range};
+    use sampan_registry::route::{Query, Route};
+    let Some((kind, rest)) = bytes.split_first() else { return };
+    let text = String::from_utf8_lossy(rest);
+    match kind % 5 {
+        0 => {
+            if let Ok(route) = Route::parse(&text)
+                && let Some(name) = route.repository()
+            {
+                assert!(is_repository(name) && !name.contains("..") && !name.starts_with('/'), "names are clean");
+            }
+        }
+        1 => {
+            let length = u64::from(rest.first().copied().unwrap_or(0));
+            if let Wanted::Part(part) = parse_range(&text, length) {
+                assert!(part.start < part.end && part.end <= length, "a part lies inside");
+            }
+            if let Some(range) = parse_content_range(&text) {
+                assert!(range.start < range.end, "a chunk has bytes");
+            }
+        }
+        2 => {
+            if let Ok(facts) = sampan_registry::manifest::parse(None, rest) {
+                for digest in facts.blobs.iter().chain(&facts.children).chain(&facts.subject) {
+                    assert_eq!(Digest::parse(digest.as_str()).as_ref(), Some(digest), "digests are checked");
+                }
+            }
+        }
+        3 => {
+            let query = Query::parse(&text);
+            let granted = sampan_registry::rights::grant(query.all("scope").chain([&*text]), Some(sampan_registry::users::Role::Pull));
+            let allowed = |action: &str| action == "pull" || action == "*";
+            assert!(granted.iter().all(|access| access.actions.iter().all(|action| allowed(action))), "no more than the role has");
+        }
+        _ => {
+            let answer = sampan_registry::name::Digest::parse(&text);
+            assert!(answer.is_none_or(|digest| digest.digits().bytes().all(|byte| byte.is_ascii_hexdigit())), "digits are digits");
+        }
+    }
+}
+
 pub(crate) const DOCKERFILE_WORDS: &[&str] = &[
     "\nFROM ",
     "\nRUN ",

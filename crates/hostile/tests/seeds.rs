@@ -42,7 +42,7 @@ macro_rules! tests {
     )*};
 }
 
-tests!(tar compressed layer reference manifest plan api text dockerfile shellwords ignore);
+tests!(tar compressed layer reference manifest plan api text dockerfile shellwords ignore registry distribution);
 
 #[test]
 fn the_committed_seeds_are_those_made_here() {

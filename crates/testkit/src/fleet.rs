@@ -82,6 +82,30 @@ impl Fleet {
         Service::start(&self.harbor, "registry", command, &address)
     }
 
+    /// Our own registry as an administrator sets it up: with an authority of its own and a user who may push. What is asked is
+    /// in its log, a line for each request.
+    ///
+    /// # Panics
+    /// When it does not answer, or the user cannot be added.
+    #[must_use]
+    pub fn serve_with_user(&self, user: &str, password: &str) -> Service {
+        let registry = self.serve_registry(&["--tls-generate", "--hostname", REGISTRY_NAME]);
+        let root = self.registry_root();
+        let line = format!("sampan registry user add {user} --data-root '{}' --password-stdin", root.display());
+        let added = self.harbor.sh_with_input(&line, password.as_bytes());
+        assert_eq!((added.code, added.stdout.trim()), (0, user), "{added:?}\n{}", registry.log());
+        registry
+    }
+
+    /// The certificate of the authority that our registry made.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        self.harbor.ok(&format!("cat '{}/tls/ca.crt'", self.registry_root().display())) + "\n"
+    }
+
     /// Makes an engine trust an authority for the registry, as an administrator does: by a file in `certs.d`.
     ///
     /// # Panics

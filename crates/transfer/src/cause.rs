@@ -91,7 +91,8 @@ mod hyper_error {
 }
 
 fn of_hyper(error: &hyper_error::Error) -> Option<Cause> {
-    if error.is_incomplete_message() {
+    // A connection that ended before the request was sent, or before its answer came; the next one may say why.
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return Some(Cause::passing("EOF"));
     }
     if error.is_parse() {

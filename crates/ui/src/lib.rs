@@ -6,5 +6,6 @@
 pub mod complete;
 pub mod help;
 pub mod progress;
+pub mod steps;
 pub mod table;
 pub mod terminal;

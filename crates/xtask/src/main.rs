@@ -1,10 +1,16 @@
 //! `cargo xtask`: the chores of the repository that are no tests.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a developer's tool: it starts programs and prints")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a developer's tool: it starts programs and prints"
+)]
 
 mod base_images;
 mod bench;
 mod examples;
+mod interop;
 mod load;
 mod packages;
 mod record;
@@ -35,6 +41,8 @@ enum Chore {
         #[arg(long)]
         json: Option<std::path::PathBuf>,
     },
+    /// Run other people's clients on our registry, and ours on other people's; writes docs/interop/registry.md.
+    Interop(interop::Interop),
     /// Ask a registry the same thing many times; `bench` runs this inside a world.
     #[command(hide = true)]
     Load(load::Load),
@@ -64,6 +72,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Record { names } => record::record(&names),
         Chore::Bench { names, json } => bench::bench(&names, json.as_deref()),
+        Chore::Interop(arguments) => interop::interop(&arguments),
         Chore::Load(arguments) => load::load(&arguments),
         Chore::Accept { names } => record::accept(&names),
         Chore::Packages { names } => packages::packages(&names),

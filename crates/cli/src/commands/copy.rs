@@ -169,7 +169,7 @@ async fn download(app: &App, matches: &Matches, container: &str, source: &str, t
     let existing = std::fs::metadata(target).ok().map(|found| found.is_dir());
     let place = place(target, existing, &absolute, found.is_directory())?;
     let (sender, body) = mpsc::channel::<io::Result<Bytes>>(8);
-    let work = tokio::task::spawn_blocking(move || unpack(FrameReader { frames: body, rest: Bytes::new() }, &place, &found.name));
+    let work = tokio::task::spawn_blocking(move || unpack(FrameReader::new(body), &place, &found.name));
     feed(response, sender).await;
     let content = work.await.map_err(|error| CliError::new(error.to_string()))??;
     say(matches, content, &absolute_here(target)?);
@@ -194,9 +194,15 @@ async fn feed(response: Response<Incoming>, sender: mpsc::Sender<io::Result<Byte
 
 /// Reads what another task sends.
 #[derive(Debug)]
-struct FrameReader {
+pub(super) struct FrameReader {
     frames: mpsc::Receiver<io::Result<Bytes>>,
     rest: Bytes,
+}
+
+impl FrameReader {
+    pub(super) fn new(frames: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self { frames, rest: Bytes::new() }
+    }
 }
 
 impl Read for FrameReader {

@@ -6,6 +6,7 @@ use sampan_gotext::units::{size, size_with_digits};
 use sampan_ui::table::{DOCKER, ellipsis, tabulate};
 use sampan_wire::Json;
 
+use super::build::prune_cache;
 use super::images::{prune_images, rows as image_rows};
 use super::lifecycle::prune_containers;
 use super::networks::prune_networks;
@@ -186,6 +187,10 @@ async fn prune(app: &App, matches: &Matches) -> Outcome {
         freed += prune_volumes(app, filters).await?;
     }
     freed += prune_images(app, filters, all).await?;
+    // What builds keep has no labels to choose by.
+    if !filters.iter().any(|filter| filter.starts_with("label")) {
+        freed += prune_cache(app, filters, all, "").await?;
+    }
     app.line(&format!("Total reclaimed space: {}", size(freed)))?;
     Ok(0)
 }

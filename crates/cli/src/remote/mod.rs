@@ -50,6 +50,8 @@ impl std::fmt::Debug for Client {
 pub(crate) struct Server {
     /// The version to speak.
     pub(crate) api: String,
+    /// It is one of ours, and takes what only ours take.
+    pub(crate) ours: bool,
 }
 
 impl Client {
@@ -95,8 +97,9 @@ impl Client {
             None if older(&theirs, NEWEST) => theirs,
             None => NEWEST.into(),
         };
+        let ours = header("Server").contains("+sampan");
         *self.idle.borrow_mut() = sender;
-        Ok(self.server.get_or_init(|| Server { api }))
+        Ok(self.server.get_or_init(|| Server { api, ours }))
     }
 
     /// Asks whether an engine is there. One that is just being killed still takes connections and then drops them: asking harms

@@ -41,7 +41,7 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call) -> Reply {
             registries::distribution(context, call, name.ok_or_else(not_found)?).await
         }
         "auth" if method == Method::POST && words.len() == 1 => registries::auth(context, call).await,
-        "session" | "grpc" => Err(ApiError::unsupported("BuildKit (the builder comes later)")),
+        "session" | "grpc" => Err(ApiError::unsupported("BuildKit sessions (set DOCKER_BUILDKIT=0)")),
         _ => Err(not_found()),
     }
 }

@@ -176,7 +176,7 @@ impl Call<'_> {
         let route = match route {
             Ok(route) => route,
             // A malformed path tells nothing about what is here, but strangers learn nothing at all.
-            Err(error) if known || self.registry.auth.strangers().is_some() => return Err(self.no_route(error)),
+            Err(error) if known || self.registry.auth.strangers().is_some() => return Err(self.no_route(&error)),
             Err(_) => return Err(RegistryError::new(Code::Unauthorized)),
         };
         let allowed = match &route {
@@ -194,7 +194,7 @@ impl Call<'_> {
         if self.identity.user.is_some() && !self.identity.has_token() { Err(error) } else { Err(error.status(401)) }
     }
 
-    fn no_route(&self, error: RouteError) -> RegistryError {
+    fn no_route(&self, error: &RouteError) -> RegistryError {
         match error {
             RouteError::Nothing => RegistryError::say(Code::Unsupported, "there is nothing at this path").status(404),
             RouteError::Name => RegistryError::new(Code::NameInvalid),

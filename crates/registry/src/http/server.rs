@@ -156,13 +156,13 @@ async fn look(registry: Arc<Registry>, certificates: Option<Arc<Certificates>>, 
                 tracing::error!("look for changes of users: {}", chain(&error));
             }
             // A certificate nears its end slowly.
-            if count % 18_000 == 0
+            if count.is_multiple_of(18_000)
                 && let Some(authority) = &authority
                 && let Err(error) = authority.renew()
             {
                 tracing::error!("renew the certificate: {}", chain(&error));
             }
-            if count % 5 == 0
+            if count.is_multiple_of(5)
                 && let Some(certificates) = &certificates
             {
                 match certificates.refresh() {

@@ -16,3 +16,4 @@ mod registry;
 mod storm;
 mod tour;
 mod voyage;
+mod voyage_storm;

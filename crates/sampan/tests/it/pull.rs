@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sampan_testkit::images::{self, Tar};
 use sampan_testkit::registry::{Answer, Ask, Registry, digest};
-use sampan_testkit::{World, WorldOptions, setup};
+use sampan_testkit::{Service, World, WorldOptions, setup};
 use serde_json::json;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -89,8 +89,18 @@ impl Door {
     }
 }
 
+/// Our own registry, open to everybody at a loopback address.
+fn our_registry(world: &World) -> Service {
+    let root = world.folder().join("registry");
+    std::fs::create_dir(&root).expect("a folder in the world's folder");
+    std::os::unix::fs::chown(&root, Some(65534), Some(65534)).expect("root gives folders away");
+    let mut command = world.command_as(65534, "sampan");
+    command.args(["registry", "serve", "--http", "--listen", "127.0.0.1:5000", "--anonymous", "push", "--data-root"]).arg(root);
+    Service::start(world, "registry", command, "127.0.0.1:5000")
+}
+
+/// An image makes the round through a registry at 127.0.0.1:5000.
 fn there_and_back(world: &World) {
-    let registry = Registry::start(world, 5000);
     drop(world.ok("docker load -q -i box.tar && docker tag box 127.0.0.1:5000/shop/box:1"));
     let pushed = world.ok("docker push 127.0.0.1:5000/shop/box:1");
     assert!(pushed.starts_with("The push refers to repository [127.0.0.1:5000/shop/box]\n") && pushed.contains(": Pushed\n"), "{pushed}");
@@ -132,13 +142,23 @@ fn there_and_back(world: &World) {
     );
     drop(world.ok(&format!("docker rmi {by_digest}")));
     nothing_left(world);
-    drop(registry);
 }
 
 #[test]
 fn an_image_goes_to_a_registry_and_comes_back() {
-    there_and_back(&World::with_docker());
-    there_and_back(&World::with_our_docker());
+    for world in [World::with_docker(), World::with_our_docker()] {
+        let _registry = Registry::start(&world, 5000);
+        there_and_back(&world);
+    }
+}
+
+#[test]
+fn an_image_goes_to_our_registry_and_comes_back() {
+    for world in [World::with_docker(), World::with_our_docker()] {
+        let registry = our_registry(&world);
+        there_and_back(&world);
+        drop(registry);
+    }
 }
 
 #[test]

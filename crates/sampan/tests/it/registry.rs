@@ -1,4 +1,5 @@
 //! `sampan registry` as a program: without privileges, with TLS under a name, and killed while it takes what clients bring.
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -213,4 +214,44 @@ fn what_serve_cannot_do_it_says() {
         let output = world.sh(&format!("sampan registry serve {options}"));
         assert!(output.code == 1 && output.stderr.contains(text), "{options}: {output:?}");
     }
+}
+
+#[test]
+fn a_full_disk_is_said_and_leaves_no_half_state() {
+    let world = World::start(WorldOptions { no_daemon: true, data_size: Some(24), ..WorldOptions::default() });
+    let root = "/var/lib/sampan/registry";
+    let serve = format!("sampan registry serve --http --listen 127.0.0.1:5000 --anonymous push --access-log none --data-root {root}");
+    drop(
+        world.ok(&format!(
+            "({serve} > serve.log 2>&1 & echo $! > pid); timeout 30 bash -c 'until grep -q ^listening serve.log; do :; done'"
+        )),
+    );
+    drop(
+        world.ok(
+            "head -c 6000000 /dev/urandom > one; head -c 6000000 /dev/urandom > two; head -c 14000000 /dev/zero > /var/lib/sampan/filler",
+        ),
+    );
+    let push = |name: &str| {
+        let digest = format!("$(sha256sum < {name} | cut -d' ' -f1)");
+        world.ok(&format!(
+            "curl -s -w '\\n%{{http_code}}' -T {name} -X POST \"http://127.0.0.1:5000/v2/a/blobs/uploads?digest=sha256:{digest}\" | tr -d '\\n'"
+        ))
+    };
+    assert_eq!(push("one"), "201");
+    let refused = push("two");
+    assert!(refused.ends_with("507") && refused.contains("\"code\":\"UNKNOWN\"") && refused.contains("disk is full"), "{refused}");
+    assert_eq!(world.ok(&format!("ls {root}/uploads | wc -l; find {root}/blobs -type f | wc -l")), "0\n1");
+    // Chunks of an upload: what did not fit is taken back, and the upload goes on when there is room.
+    let place = "http://127.0.0.1:5000$(cat place)";
+    drop(world.ok("curl -s -D - -o /dev/null -X POST http://127.0.0.1:5000/v2/a/blobs/uploads/ | sed -n 's/^[Ll]ocation: //p' | tr -d '\\r\\n' > place"));
+    assert!(world.ok(&format!("curl -s -w '%{{http_code}}' -T two -X PATCH {place}")).ends_with("507"));
+    let fits = world.ok(&format!("curl -s -D - {place} | sed -n 's/^[Rr]ange: 0-//p' | tr -d '\\r\\n'"));
+    let fits: u64 = fits.parse().unwrap();
+    assert_eq!(world.ok(&format!("stat -c %s {root}/uploads/*")), if fits == 0 { "0".to_owned() } else { (fits + 1).to_string() });
+    drop(world.ok("rm /var/lib/sampan/filler"));
+    let start = if fits == 0 { 0 } else { fits + 1 };
+    drop(world.ok(&format!("tail -c +{} two > rest", start + 1)));
+    let finish = format!("curl -s -w '%{{http_code}}' -T rest \"{place}?digest=sha256:$(sha256sum < two | cut -d' ' -f1)\"");
+    assert_eq!(world.ok(&finish), "201");
+    drop(world.ok("kill -TERM $(cat pid) && tail --pid=$(cat pid) -f /dev/null"));
 }

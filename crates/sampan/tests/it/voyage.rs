@@ -1,8 +1,10 @@
-//! Push on one engine, pull on another: over TLS, under a real name, with a login, through Debian's docker-registry.
+//! Push on one engine, pull on another: over TLS, under a real name, with a login, through our registry and Debian's.
 //!
 //! What a registry of another make proves: that our client speaks to it as Docker does, not as our own server expects.
 
-use sampan_testkit::{Fleet, REGISTRY_ADDRESS, REGISTRY_NAME, Service, World, images, setup};
+use std::time::{Duration, Instant};
+
+use sampan_testkit::{Fleet, Output, REGISTRY_ADDRESS, REGISTRY_NAME, Service, World, images, setup};
 
 /// `sailor` with the password `three boards`, as bcrypt.
 const ACCOUNTS: &[u8] = b"sailor:$2b$04$abcdefghijklmnopqrstuu87A.Rc2UNk8.kM/6rAAENesbUyEVrny\n";
@@ -82,4 +84,154 @@ fn an_image_goes_to_a_registry_and_comes_back_on_another_engine() {
     let shown = there.ok(&format!("docker images --digests --format '{{{{.Digest}}}}' {host}/shop/box"));
     assert_eq!(shown.lines().next(), Some(&*digest));
     assert!(there.ok(&format!("docker logout {host}")).contains("Removing login credentials"));
+}
+
+/// A program's command lines for one repository of our registry.
+struct Sailor<'a> {
+    fleet: &'a Fleet,
+    registry: &'a Service,
+    program: &'a str,
+    name: String,
+}
+
+impl Sailor<'_> {
+    fn login(&self, world: &World, password: &str) -> Output {
+        world.sh(&format!("{} login -u sailor --password-stdin {REGISTRY_NAME}:5000 <<<'{password}'", self.program))
+    }
+
+    /// Builds the application as it is in `ctx/app`.
+    fn build(&self, tag: &str) {
+        let (program, name) = (self.program, &self.name);
+        let _built = self.fleet.engines[0].ok(&format!("DOCKER_BUILDKIT=0 {program} build --network none -t {name}:{tag} ctx"));
+    }
+
+    /// Pushes a tag; gives the digest that the client was told, and what it printed.
+    fn push(&self, tag: &str) -> (String, String) {
+        let pushed = self.fleet.engines[0].ok(&format!("{} push {}:{tag}", self.program, self.name));
+        let digest = pushed.split("digest: ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a digest").to_owned();
+        (digest, pushed)
+    }
+
+    /// What a command of the second engine asks the registry: methods, paths without what all have in common, statuses.
+    fn asked(&self, work: impl FnOnce(&World)) -> Vec<String> {
+        let before = self.registry.log().lines().count();
+        work(&self.fleet.engines[1]);
+        // A line is written after the answer: one more request, and its line says that all others are there.
+        let mark = format!("/v2/mark/{before}/tags/list");
+        let _denied = self.fleet.harbor.sh(&format!("curl -sk --noproxy '*' https://{REGISTRY_NAME}:5000{mark}"));
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.registry.log().contains(&mark) {
+            assert!(Instant::now() < end, "the registry does not log:\n{}", self.registry.log());
+            std::thread::yield_now();
+        }
+        let log = self.registry.log();
+        let words = |line: &str| line.split(' ').skip(3).take(3).collect::<Vec<_>>().join(" ");
+        log.lines().skip(before).filter(|line| line.contains("/v2/") && !line.contains(&mark)).map(words).collect()
+    }
+}
+
+fn blobs(asked: &[String]) -> Vec<&String> {
+    asked.iter().filter(|line| line.starts_with("GET ") && line.contains("/blobs/")).collect()
+}
+
+/// A Dockerfile becomes an image, the image goes to our registry, comes back on another engine and runs.
+fn voyage(program: &str) {
+    let fleet = Fleet::start(2, World::with_docker);
+    let registry = fleet.serve_with_user("sailor", "three boards");
+    let sailor = Sailor { fleet: &fleet, registry: &registry, program, name: format!("{REGISTRY_NAME}:5000/shop/web") };
+    let [here, there] = &fleet.engines[..] else { panic!("two engines") };
+    let name = &sailor.name;
+    let file = "FROM box\\nRUN seq 1 200000 > /numbers\\nCOPY app /app\\nCMD [\"sh\", \"/app\"]\\n";
+    let _made = here.ok(&format!("docker load -q -i box.tar; mkdir ctx; printf '{file}' > ctx/Dockerfile; echo 'echo first' > ctx/app"));
+    sailor.build("1.0");
+    strangers(&sailor);
+    for world in &fleet.engines {
+        let login = sailor.login(world, "three boards");
+        assert!(login.code == 0 && login.stdout.contains("Login Succeeded"), "{login:?}\n{}", registry.log());
+    }
+
+    let (first, pushed) = sailor.push("1.0");
+    assert_eq!(pushed.matches(": Pushed").count(), 3, "{pushed}");
+    let _changed = here.ok("echo 'echo second' > ctx/app");
+    sailor.build("1.1");
+    let (second, pushed) = sailor.push("1.1");
+    assert_eq!((pushed.matches("Layer already exists").count(), pushed.matches(": Pushed").count()), (2, 1), "{pushed}");
+    let (again, pushed) = sailor.push("1.1");
+    assert_eq!((pushed.matches("Layer already exists").count(), &again), (3, &second), "{pushed}");
+
+    // By tag, by digest, and only what is missing.
+    let asked = sailor.asked(|there| drop(there.ok(&format!("{program} pull {name}:1.0"))));
+    assert_eq!(blobs(&asked).len(), 4, "three layers and the config: {asked:?}");
+    let asked = sailor.asked(|there| drop(there.ok(&format!("{program} pull {name}:1.1"))));
+    assert_eq!(blobs(&asked).len(), 2, "a layer and the config: {asked:?}");
+    let asked = sailor.asked(|there| {
+        let pulled = there.ok(&format!("{program} pull {name}@{first}"));
+        assert!(pulled.contains(&format!("Digest: {first}")) && pulled.contains("up to date"), "{pulled}");
+    });
+    assert_eq!(blobs(&asked).len(), 0, "{asked:?}");
+    let run = |what: &str| there.ok(&format!("{program} run --rm --pull always -q {name}{what}"));
+    assert_eq!((run(":1.0"), run(":1.1"), run(&format!("@{second}"))), ("first".into(), "second".into(), "second".into()));
+    let id = |world: &World, what: &str| world.ok(&format!("{program} inspect -f '{{{{.Id}}}} {{{{.RootFS.Layers}}}}' {name}{what}"));
+    for tag in [":1.0", ":1.1"] {
+        assert_eq!(id(here, tag), id(there, tag));
+    }
+    everything(&sailor, &[("1.0", &first), ("1.1", &second)]);
+
+    let removed = here.ok(&format!("{program} logout {REGISTRY_NAME}:5000"));
+    assert!(removed.contains("Removing login credentials"), "{removed}");
+    let refused = here.sh(&format!("{program} push {name}:1.1"));
+    assert!(denied(&refused), "{refused:?}");
+}
+
+/// Who is not logged in is told so.
+fn denied(output: &Output) -> bool {
+    output.code == 1 && output.stderr.ends_with("unauthorized: authentication required\n")
+}
+
+/// Without the authority, without a login and with a wrong password nothing works.
+fn strangers(sailor: &Sailor<'_>) {
+    let (fleet, program, name) = (sailor.fleet, sailor.program, &sailor.name);
+    let here = &fleet.engines[0];
+    for refused in [
+        sailor.login(here, "three boards"),
+        here.sh(&format!("timeout 60 {program} pull {name}:1.0")),
+        here.sh(&format!("timeout 60 {program} push {name}:1.0")),
+    ] {
+        assert!(refused.code == 1 && refused.stderr.contains("x509: certificate signed by unknown authority"), "{refused:?}");
+    }
+    assert!(!sailor.registry.log().contains("/v2/"), "the registry was asked:\n{}", sailor.registry.log());
+    (0..2).for_each(|engine| fleet.trust(engine, &fleet.authority()));
+    for what in ["push", "pull"] {
+        let refused = here.sh(&format!("{program} {what} {name}:1.0"));
+        assert!(denied(&refused), "{refused:?}");
+    }
+    let wrong = sailor.login(here, "two boards");
+    assert!(wrong.code == 1 && wrong.stderr.contains("unauthorized: incorrect username or password"), "{wrong:?}");
+}
+
+/// `-a` brings every tag to an engine that has none, and sends every tag back.
+fn everything(sailor: &Sailor<'_>, tags: &[(&str, &String)]) {
+    let (program, name, there) = (sailor.program, &sailor.name, &sailor.fleet.engines[1]);
+    let _gone = there.ok(&format!("{program} rmi $({program} images -q --no-trunc {name}) -f && {program} images -q {name} | wc -l"));
+    let pulled = there.ok(&format!("{program} pull -a {name}"));
+    let shown = there.ok(&format!("{program} images --digests --format '{{{{.Tag}}}} {{{{.Digest}}}}' {name} | sort"));
+    let wanted: Vec<String> = tags.iter().map(|(tag, digest)| format!("{tag} {digest}")).collect();
+    assert_eq!(shown.lines().collect::<Vec<_>>(), wanted, "{pulled}");
+    let asked = sailor.asked(|there| {
+        let pushed = there.ok(&format!("{program} push -a {name}"));
+        for (tag, digest) in tags {
+            assert!(pushed.contains(&format!("{tag}: digest: {digest}")), "{pushed}");
+        }
+    });
+    assert_eq!(blobs(&asked).len() + asked.iter().filter(|line| line.starts_with("PATCH ")).count(), 0, "nothing was sent: {asked:?}");
+}
+
+#[test]
+fn a_dockerfile_becomes_an_image_on_another_engine() {
+    voyage("docker");
+}
+
+#[test]
+fn our_own_command_line_does_the_same() {
+    voyage("sampan");
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use sampan_testkit::{Output, World, WorldOptions, setup};
 
-const DOCKER: &str = include_str!("docker.sh");
+const DEBIAN: &str = include_str!("debian.sh");
 
 /// Where the world's memory is mounted.
 const DATA: &str = "/var/lib/sampan";
@@ -56,7 +56,7 @@ impl Rig {
     /// A world with so many MiB of memory for data.
     pub(crate) fn new(memory: u32) -> Self {
         let world = World::start(WorldOptions { no_daemon: true, data_size: Some(memory), ..WorldOptions::default() });
-        for name in ["docker", "skopeo", "crane", "regctl", "oras", "podman"] {
+        for name in ["docker", "crane", "regctl", "oras"] {
             if let Some(program) = peer(name) {
                 world.link(&program, name);
             }
@@ -67,7 +67,42 @@ impl Rig {
         {
             drop(std::os::unix::fs::symlink(program, plugins.join("docker-buildx")));
         }
-        Self { world, count: std::cell::Cell::new(0) }
+        let rig = Self { world, count: std::cell::Cell::new(0) };
+        rig.link_debians();
+        rig
+    }
+
+    /// Programs that start themselves again by their own path need their own root file system.
+    fn link_debians(&self) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let script = self.work().join("debian.sh");
+        if std::fs::write(&script, DEBIAN).is_err() {
+            return;
+        }
+        for name in ["skopeo", "podman", "buildah"] {
+            if peer(name).is_none() {
+                continue;
+            }
+            let file = self.world.folder().join("bin").join(name);
+            let text = format!(
+                "#!/bin/sh\nscratch=$(mktemp -d {DATA}/{name}-XXXXXX)\n{} \"$scratch\" {} -- {name} \"$@\"\ncode=$?\nrm -rf \"$scratch\"\nexit $code\n",
+                self.debian(),
+                self.folders(&[])
+            );
+            drop(std::fs::write(&file, text));
+            drop(std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)));
+        }
+    }
+
+    /// The beginning of a command line that runs in the peers' Debian.
+    fn debian(&self) -> String {
+        format!("unshare --mount bash '{}' '{}'", self.work().join("debian.sh").display(), peers_home().join("sid").display())
+    }
+
+    /// What of the world is seen there.
+    fn folders(&self, more: &[&Path]) -> String {
+        let more: String = more.iter().map(|folder| format!(" '{}'", folder.display())).collect();
+        format!("{DATA} '{}'{more}", setup::target().display())
     }
 
     /// The folder in which command lines run; the same path in the world and outside.
@@ -105,7 +140,7 @@ impl Rig {
         let line = match kind {
             Registry::Ours => format!("exec sampan registry serve --http --anonymous push --data-root '{data}' --listen {address}"),
             Registry::OursWithUsers => {
-                let add = format!("sampan registry user add {} --data-root '{data}' --password-stdin", USER.0);
+                let add = format!("sampan registry user add {} --role admin --data-root '{data}' --password-stdin", USER.0);
                 format!(
                     "printf %s '{}' | {add} && exec sampan registry serve --http --anonymous none --data-root '{data}' --listen {address}",
                     USER.1
@@ -137,22 +172,16 @@ impl Rig {
         let number = self.number();
         let sid = peers_home().join("sid");
         ensure!(sid.join("usr/sbin/dockerd").is_file(), "dockerd is missing: `peers install docker`");
-        let script = self.work().join("docker.sh");
-        std::fs::write(&script, DOCKER)?;
         let data = format!("{DATA}/docker-{number}");
-        let socket = self.work().join(format!("docker-{number}.sock"));
-        let mut line = format!(
-            "mkdir -p '{data}' && exec unshare --mount bash '{}' '{}' '{data}' '{}' '/{}/docker-{number}' '{}'",
-            script.display(),
-            sid.display(),
-            socket.display(),
-            self.world.name(),
-            self.work().display()
+        let address = format!("unix://{}", self.work().join(format!("docker-{number}.sock")).display());
+        let line = format!(
+            "mkdir -p '{data}' && exec {} '{data}' {} -- dockerd --data-root '{data}/state' --exec-root /run/docker \
+             --pidfile /run/docker.pid -H '{address}' --group root --cgroup-parent '/{}/docker-{number}' \
+             --insecure-registry 127.0.0.0/8 --log-level error",
+            self.debian(),
+            self.folders(shared),
+            self.world.name()
         );
-        for folder in shared {
-            line.push_str(&format!(" '{}'", folder.display()));
-        }
-        let address = format!("unix://{}", socket.display());
         let server = self.spawn(&line, number, address.clone(), data)?;
         self.wait_for(server, &format!("docker -H {address} version"))
     }
@@ -250,6 +279,19 @@ pub(crate) fn peer(name: &str) -> Option<PathBuf> {
 
 fn peers_home() -> PathBuf {
     std::env::var_os("PEERS_HOME").map_or_else(|| PathBuf::from("/var/cache/sampan-peers"), PathBuf::from)
+}
+
+/// What the peers have installed: program and version.
+pub(crate) fn peer_versions() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(peers_home().join("versions.txt")).unwrap_or_default();
+    let wanted = ["docker", "dockerd", "buildx", "podman", "skopeo", "crane", "regctl", "oras", "registry3", "registry2"];
+    let version = |name: &str| {
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(name))?;
+        let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        // The last word is how long the installation took.
+        Some(words[..words.len().saturating_sub(1)].join(" "))
+    };
+    wanted.into_iter().map(|name| (name.to_owned(), version(name).unwrap_or_default())).collect()
 }
 
 /// The program under test as it prints its version, for reports.
