@@ -124,9 +124,6 @@ fn a_context_may_be_at_an_address() {
         post("http://127.0.0.1/none.tar").ends_with("400") && post("http://127.0.0.1/none.tar").contains("invalid response status 404")
     );
     assert!(post("https://example.test/a.git").contains("not supported") && post("x").contains("could not be recognized as URL"));
-    for word in ["https://example.test/a.git", "git@example.test:a"] {
-        assert!(world.sh(&format!("sampan build {word}")).stderr.contains("not supported"), "{word}");
-    }
 }
 
 #[test]
