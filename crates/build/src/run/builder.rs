@@ -82,7 +82,8 @@ pub struct BuildRequest<'a> {
     pub resources: Resources,
     /// Whether base images are fetched although they are here.
     pub pull_always: bool,
-    /// Images whose steps may be used; empty: all that is known.
+    /// Images whose steps were offered. Their histories do not say what files were copied, so they prove nothing: a warning says
+    /// that they are not used.
     pub cache_from: Vec<String>,
     /// How images are fetched.
     pub pull: Pull<'a>,
@@ -268,7 +269,7 @@ impl Builder {
     }
 
     fn build_held(&self, request: BuildRequest<'_>, watch: Watcher<'_>, cancel: &Cancel, owner: &str) -> Result<Built, BuildError> {
-        let BuildRequest { plan: mut wish, dockerfile: name, context, names, resources, pull_always, cache_from: _, pull } = request;
+        let BuildRequest { plan: mut wish, dockerfile: name, context, names, resources, pull_always, cache_from, pull } = request;
         let (tree, host, text) = self.open_context(context, &name, &mut wish, cancel)?;
         let parsed = dockerfile::parse(&text).map_err(|error| BuildError::room("", &error))?;
         let bases = Local { images: &self.images, pull, pull_always, seen: Mutex::default(), cancel };
@@ -277,6 +278,10 @@ impl Builder {
             BuildError::Room { text: error.classic.unwrap_or(error.message), kind }
         })?;
         watch(Event::Planned(&graph));
+        if !cache_from.is_empty() {
+            let list = cache_from.join(", ");
+            watch(Event::Warning(format!("results of {list} (--cache-from) are not used: steps come from this engine's own cache only")));
+        }
         let bases: Vec<DiffId> = self.base_layers(&graph)?;
         self.store.hold_layers(owner, &bases).map_err(|error| BuildError::room("", &error))?;
         let makers = graph.steps.iter().enumerate().filter_map(|(number, step)| Some((step.op?, number))).collect();

@@ -49,6 +49,16 @@ fn a_build_is_cached_and_says_why_it_is_not() {
 }
 
 #[test]
+fn images_that_are_offered_as_a_cache_are_refused_aloud() {
+    let world = World::with_docker();
+    drop(world.ok("docker load -q -i box.tar && printf 'FROM box\\nRUN true\\n' > Dockerfile"));
+    for line in ["DOCKER_BUILDKIT=0 docker build --cache-from box:latest .", "sampan build --cache-from box:latest . 2>&1"] {
+        let told = world.ok(line);
+        assert!(told.contains("results of box:latest (--cache-from) are not used"), "{line}: {told}");
+    }
+}
+
+#[test]
 fn hostile_contexts_are_refused() {
     let world = world();
     let refused = |make: &str, words: &str| {

@@ -31,7 +31,9 @@ fn a_file_comes_with_what_its_server_says_of_it() {
         let reply = Reply::new(200, "content").with("ETag", "\"e1\"").with("Content-Type", "Text/Plain; charset=utf-8");
         reply.with("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
     });
-    let mut fetched = open(&bench(), &wish(&fake, "/a?b")).unwrap();
+    // The runtime that brings the pieces lives as long as the bench.
+    let bench = bench();
+    let mut fetched = open(&bench, &wish(&fake, "/a?b")).unwrap();
     assert_eq!((fetched.etag.as_deref(), fetched.last_modified, fetched.length), (Some("\"e1\""), Some(1_445_412_480), Some(7)));
     assert_eq!((fetched.media_type.as_str(), fetched.not_modified), ("text/plain", false));
     let mut text = String::new();
