@@ -133,6 +133,15 @@ fn open_net(options: &Options, instance: &str) -> anyhow::Result<Net> {
 
 fn make_exec_root(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
+    // EXECROOT/containers/ID/shim.sock must fit into a socket's address of 107 bytes.
+    const LONGEST: usize = 107 - "/containers//shim.sock".len() - 64;
+    let length = path.as_os_str().len();
+    if length > LONGEST {
+        bail!(
+            "the runtime directory {} is too long ({length} bytes): containers have sockets below it, whose addresses are short; give --exec-root at most {LONGEST} bytes, such as /run/sampan2",
+            path.display()
+        );
+    }
     std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).with_context(|| format!("make {}", path.display()))
 }
 

@@ -170,6 +170,15 @@ mod tests {
     }
 
     #[test]
+    fn names_are_no_patterns() {
+        for name in ["plain-1.0.tgz", "a*b", "x[1]?", "back\\slash"] {
+            assert_eq!(sampan_gotext::pattern::matches(&escaped(name), name), Ok(true), "{name}");
+        }
+        assert_eq!(sampan_gotext::pattern::matches(&escaped("a*b"), "axb"), Ok(false));
+        assert_eq!(escaped("plain-1.0.tgz"), "plain-1.0.tgz");
+    }
+
+    #[test]
     fn downloads_have_names() {
         for (url, wanted) in [
             ("http://h/a/b.tar?x=/y", "b.tar"),

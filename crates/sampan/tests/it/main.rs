@@ -1,6 +1,7 @@
 //! The whole program, seen from outside: the unmodified docker CLI and ours against a daemon in namespaces of its own.
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
+mod addresses;
 mod build;
 mod crash;
 mod disk;

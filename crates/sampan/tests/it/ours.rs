@@ -81,6 +81,15 @@ fn an_engine_that_cannot_start_is_told() {
 }
 
 #[test]
+fn a_runtime_directory_whose_sockets_would_have_no_address_is_refused() {
+    let world = World::with_our_docker();
+    let long = world.sh("sampan daemon --exec-root /run/a-directory-with-a-long-name --data-root /tmp/nowhere-$$");
+    assert_eq!(long.code, 1, "{long:?}");
+    assert!(long.stderr.contains("/run/a-directory-with-a-long-name is too long (33 bytes)"), "{long:?}");
+    assert!(long.stderr.contains("--exec-root at most 21 bytes"), "{long:?}");
+}
+
+#[test]
 fn a_terminal_is_one_at_both_ends() {
     let world = World::with_our_docker();
     drop(world.ok("docker load -q -i box.tar"));
