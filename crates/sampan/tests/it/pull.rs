@@ -233,7 +233,8 @@ fn half_a_pull(world: &World, registry: &Registry) -> (std::process::Child, Stri
     publish(registry, "big", "1", &[busybox(), big.clone()]);
     broken(registry, &digest(&big), 2_000_000);
     let line = format!("GET /v2/big/blobs/{} from ", digest(&big));
-    let client = world.command("docker").args(["pull", "-q", "127.0.0.1:5000/big:1"]).spawn().expect("nsenter starts");
+    let script = format!("echo $$ > '{}/client.pid'; exec docker pull -q 127.0.0.1:5000/big:1", world.folder().display());
+    let client = world.command("bash").args(["-c", &script]).spawn().expect("nsenter starts");
     until("the client asks for the rest", || registry.asked().iter().any(|asked| asked.starts_with(&line)));
     (client, line)
 }
@@ -243,7 +244,8 @@ fn a_pull_that_was_cancelled_goes_on_where_it_stopped() {
     let world = World::with_our_docker();
     let registry = Registry::start(&world, 5000);
     let (mut client, line) = half_a_pull(&world, &registry);
-    client.kill().unwrap();
+    // Not the helper that entered the world, but what it started there.
+    drop(world.ok("kill -9 $(cat ../client.pid)"));
     client.wait().unwrap();
     // The daemon notices that the client is gone, and takes what it was unpacking away.
     until("the daemon gave up", || world.ok("ls /var/lib/sampan/ingest | grep -v ^blob- || true").is_empty());

@@ -124,3 +124,33 @@ fn pushes_and_pulls_on_full_disks_leave_nothing() {
     assert_eq!(content(here, &name), content(there, &name));
     assert!(!registry.log().contains("panicked"), "{}", registry.log());
 }
+
+#[test]
+fn what_starts_on_a_full_disk_gives_what_it_has() {
+    let (mut fleet, mut registry, root) = small();
+    let name = format!("{REGISTRY_NAME}:5000/shop/web:1");
+    let here = &fleet.engines[0];
+    let _loaded = here.ok("docker load -q -i box.tar");
+    context(here, "box");
+    let _built = here.ok(&format!("DOCKER_BUILDKIT=0 docker build -q --network none -t {name} ctx && docker push -q {name}"));
+    let sum = content(here, &name);
+
+    fill(&fleet.harbor, &root, 0);
+    registry.kill();
+    let registry = fleet.serve_registry(&["--tls-generate", "--hostname", REGISTRY_NAME]);
+    let there = &fleet.engines[1];
+    let _pulled = there.ok(&format!("docker pull -q {name}"));
+    assert_eq!(content(there, &name), sum);
+    free(&fleet.harbor, &root);
+    let _tagged = there.ok(&format!("docker tag {name} {name}-1 && docker push -q {name}-1"));
+    assert!(!registry.log().contains("panicked"), "{}", registry.log());
+
+    fill(there, DATA, 0);
+    let there = &mut fleet.engines[1];
+    there.kill_daemon();
+    there.start_daemon();
+    assert_eq!(there.ok(&format!("docker images -q {REGISTRY_NAME}:5000/shop/web | sort -u | wc -l")), "1");
+    free(there, DATA);
+    assert_eq!(content(there, &name), sum);
+    nothing_half(there);
+}

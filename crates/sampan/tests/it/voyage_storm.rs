@@ -41,7 +41,8 @@ struct Sea {
     registry: Service,
     dice: Dice,
     usual: BTreeMap<Step, Duration>,
-    mounts: Vec<String>,
+    /// Mounts and processes of the engines' worlds at rest.
+    rest: Vec<(String, String)>,
 }
 
 impl Step {
@@ -80,6 +81,11 @@ fn content(world: &World, name: &str) -> String {
     world.ok(&format!("docker run --rm --network none {name} sh -c 'sha256sum /data | diff - /sum && cat /sum'"))
 }
 
+/// The names of all processes of a world.
+fn processes(world: &World) -> String {
+    world.ok("ps -eo comm= | sort | tr '\\n' ' '")
+}
+
 fn open_sea(seed: u64) -> Sea {
     let fleet = Fleet::start(2, World::with_docker);
     let registry = fleet.serve_with_user("sailor", "three boards");
@@ -94,8 +100,8 @@ fn open_sea(seed: u64) -> Sea {
         let _in = world.ok(&format!("docker login -u sailor --password-stdin {REGISTRY_NAME}:5000 <<<'three boards'"));
     }
     let _base = fleet.engines[0].ok(&format!("docker tag box {base} && docker push -q {base}"));
-    let mounts = fleet.engines.iter().map(|world| world.ok("cat /proc/mounts")).collect();
-    Sea { fleet, registry, dice: Dice(seed | 1), usual: BTreeMap::new(), mounts }
+    let rest = fleet.engines.iter().map(|world| (world.ok("cat /proc/mounts"), processes(world))).collect();
+    Sea { fleet, registry, dice: Dice(seed | 1), usual: BTreeMap::new(), rest }
 }
 
 impl Sea {
@@ -179,8 +185,14 @@ impl Sea {
 
     /// Nothing else is left on the engines.
     fn clean(&self, left: Left) {
-        for (world, mounts) in self.fleet.engines.iter().zip(&self.mounts) {
-            eventually(world, "nothing is left", || residue(world, &shown(world), mounts, left));
+        for (world, (mounts, rest)) in self.fleet.engines.iter().zip(&self.rest) {
+            eventually(world, "nothing is left", || {
+                let now = processes(world);
+                if now != *rest {
+                    return Err(format!("processes: {now}, at rest {rest}"));
+                }
+                residue(world, &shown(world), mounts, left)
+            });
         }
     }
 
