@@ -260,8 +260,7 @@ impl<'a> Copier<'a> {
             }
             let name = child.name().to_vec();
             if child.kind != NodeKind::Directory {
-                let folder = level.folder.try_clone().map_err(&fail)?;
-                self.single(&folder, &name, &child).map_err(&fail)?;
+                self.single(&level.folder, &name, &child).map_err(&fail)?;
                 continue;
             }
             let entered = self.target.enter(&level.folder, &name, &child, self.mode_of(&child), self.owner_of(&child)).map_err(&fail)?;

@@ -238,10 +238,9 @@ impl Source for HostTree {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |span| span.as_nanos());
         let open = self.open(file)?;
         let same = stamp(&rustix::fs::fstat(&open)?) == before;
-        let again = open.try_clone()?;
-        let hash = hash(open)?;
+        let hash = hash(&open, before[4])?;
         let calm = i128::try_from(now).unwrap_or(0) - i128::from(before[2]) > RACY;
-        if same && calm && stamp(&rustix::fs::fstat(&again)?) == before {
+        if same && calm && stamp(&rustix::fs::fstat(&open)?) == before {
             let mut index = lock();
             index.is_new = true;
             index.known.insert(before, hash);

@@ -79,10 +79,11 @@ pub(crate) trait Source: Send + Sync {
     }
 }
 
-/// Hashes a file.
-pub(crate) fn hash(mut file: File) -> io::Result<[u8; 32]> {
+/// Hashes a file of about a size.
+pub(crate) fn hash(mut file: &File, size: u64) -> io::Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 128 * 1024];
+    // One byte more, so that most files are read at once.
+    let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).clamp(4096, 128 * 1024)];
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {
@@ -224,7 +225,7 @@ impl Source for TreeSource {
     }
 
     fn content(&self, file: &Node) -> io::Result<[u8; 32]> {
-        hash(self.open(file)?)
+        hash(&self.open(file)?, file.size)
     }
 
     fn has_owners(&self) -> bool {

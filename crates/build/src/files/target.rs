@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -122,9 +122,10 @@ impl Target {
             }
             other => other?,
         };
+        let mut file = File::from(file);
         match content {
-            Content::Bytes(bytes) => io::Write::write_all(&mut File::from(file.try_clone()?), bytes)?,
-            Content::File(source) => copy_content(source, &file, node.size)?,
+            Content::Bytes(bytes) => io::Write::write_all(&mut file, bytes)?,
+            Content::File(source) => copy_content(source, &mut file, node.size)?,
         }
         own(&file, owner)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
@@ -198,7 +199,7 @@ pub(crate) enum Content<'a> {
     File(File),
 }
 
-fn own(file: &OwnedFd, (uid, gid): Owner) -> io::Result<()> {
+fn own(file: impl AsFd, (uid, gid): Owner) -> io::Result<()> {
     // What we make is root's already.
     if (uid, gid) == (0, 0) {
         return Ok(());
@@ -206,23 +207,22 @@ fn own(file: &OwnedFd, (uid, gid): Owner) -> io::Result<()> {
     Ok(rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
 }
 
-fn set_xattrs(file: &OwnedFd, node: &Node) -> io::Result<()> {
+fn set_xattrs(file: impl AsFd, node: &Node) -> io::Result<()> {
     for (name, value) in &node.xattrs {
-        rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty())?;
+        rustix::fs::fsetxattr(&file, name.as_str(), value, XattrFlags::empty())?;
     }
     Ok(())
 }
 
 /// Copies a file: by the kernel where it can, else through a buffer.
-fn copy_content(source: &File, target: &OwnedFd, size: u64) -> io::Result<()> {
+fn copy_content(source: &File, target: &mut File, size: u64) -> io::Result<()> {
     let mut left = size;
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
-        match rustix::fs::copy_file_range(source, None, target, None, most) {
+        match rustix::fs::copy_file_range(source, None, &*target, None, most) {
             Ok(0) => break,
             Ok(count) => left -= count as u64,
             Err(rustix::io::Errno::XDEV | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
-                let mut target = File::from(target.try_clone()?);
                 let mut source = io::Read::take(source, left);
                 let mut buffer = vec![0; usize::try_from(left).unwrap_or(usize::MAX).clamp(1, 256 * 1024)];
                 loop {
@@ -230,7 +230,7 @@ fn copy_content(source: &File, target: &OwnedFd, size: u64) -> io::Result<()> {
                     if count == 0 {
                         return Ok(());
                     }
-                    io::Write::write_all(&mut target, &buffer[..count])?;
+                    io::Write::write_all(target, &buffer[..count])?;
                 }
             }
             Err(error) => return Err(error.into()),

@@ -31,7 +31,7 @@ server.serve_forever()
 
 fn world() -> World {
     let world = World::with_docker();
-    std::fs::write(world.folder().join("work/server.py"), SERVER).expect("a file in the world's folder");
+    std::fs::write(world.folder().join("work/server.py"), SERVER).expect("the world has a folder");
     drop(
         world.ok(
             "docker load -q -i box.tar; mkdir -p served ctx; echo plain > served/plain; echo '#!/bin/sh' > ctx/run; echo one > ctx/one",
@@ -45,14 +45,14 @@ fn world() -> World {
 }
 
 fn build(world: &World, file: &str, flags: &str) -> String {
-    std::fs::write(world.folder().join("work/ctx/Dockerfile"), file).expect("a file in the world's folder");
+    std::fs::write(world.folder().join("work/ctx/Dockerfile"), file).expect("the world has a folder");
     let out = world.sh(&format!("sampan build --network none {flags} ctx"));
     assert_eq!(out.code, 0, "{file}: {out:?}\n{}", world.daemon_log());
     out.stderr
 }
 
 fn refused(world: &World, file: &str, words: &str) {
-    std::fs::write(world.folder().join("work/ctx/Dockerfile"), file).expect("a file in the world's folder");
+    std::fs::write(world.folder().join("work/ctx/Dockerfile"), file).expect("the world has a folder");
     let out = world.sh("sampan build --network none ctx");
     assert!(out.code == 1 && out.stderr.contains(words), "{file}: {out:?}");
 }
