@@ -19,6 +19,9 @@ const CLIENT: &str = include_str!("client.txt");
 /// What runs against what.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Interop {
+    /// Where the report goes instead of docs/interop/registry.md.
+    #[arg(long)]
+    report: Option<std::path::PathBuf>,
     /// `registry`.
     what: String,
     /// The registry under test: a shell command that serves plain HTTP on `@LISTEN@` for everyone; `@DATA@` is a folder of its own.
@@ -84,7 +87,8 @@ pub(crate) fn interop(arguments: &Interop) -> anyhow::Result<()> {
     let report = report(&rig, &outcomes, name);
     println!("{report}");
     if arguments.only.is_none() {
-        images::write(&setup::root().join("docs/interop/registry.md"), report.as_bytes())?;
+        let place = arguments.report.clone().unwrap_or_else(|| setup::root().join("docs/interop/registry.md"));
+        images::write(&place, report.as_bytes())?;
     }
     ensure!(failed == 0, "{failed} of {} cases failed", outcomes.len());
     Ok(())
