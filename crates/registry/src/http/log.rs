@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
@@ -22,6 +22,8 @@ use crate::rights::Identity;
 
 /// Lines that may wait.
 const WAITING: usize = 10_000;
+/// How long lines gather before they are written: a thread that sleeps need not be woken by each request, and writes once for many.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// A request that was answered.
 #[derive(Debug)]
@@ -98,6 +100,7 @@ pub(crate) struct LogSender {
 fn write_lines(lines: &Receiver<Line>, out: Box<dyn Write + Send>, lost: &AtomicU64) {
     let mut out = io::BufWriter::new(out);
     while let Ok(first) = lines.recv() {
+        std::thread::sleep(GATHER);
         let mut failed = first.write(&mut out).is_err();
         while let Ok(line) = lines.try_recv() {
             failed |= line.write(&mut out).is_err();

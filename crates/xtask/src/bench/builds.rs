@@ -53,7 +53,8 @@ impl Builder {
     fn line(self, server: &Server, rest: &str) -> String {
         let host = &server.address;
         match self {
-            Self::OursByDocker | Self::Classic => format!("DOCKER_BUILDKIT=0 docker -H {host} build {rest}"),
+            // A folder without plugins: asking them who they are takes the client longer than a build of ours.
+            Self::OursByDocker | Self::Classic => format!("DOCKER_CONFIG=$HOME/plain DOCKER_BUILDKIT=0 docker -H {host} build {rest}"),
             Self::Ours => format!("sampan -H {host} build {rest}"),
             Self::Buildx => format!("docker -H {host} buildx build {rest}"),
         }
