@@ -57,7 +57,7 @@ fn recognise(text: &str, before: Option<char>, seen: &mut HashMap<String, String
     }
     let word = run(text, |c| c.is_ascii_alphanumeric());
     let has = |test: fn(&char) -> bool| word.chars().any(|c| test(&c));
-    if word.chars().all(is_hex) && (word.len() == 64 || (word.len() == 12 && has(char::is_ascii_digit) && has(char::is_ascii_alphabetic))) {
+    if word.chars().all(is_hex) && (word.len() == 64 || (word.len() == 12 && has(char::is_ascii_digit))) {
         return Some((word.len(), number("ID", &word[..12], seen)));
     }
     address(text, before, seen)
@@ -151,6 +151,8 @@ mod tests {
     #[test]
     fn ordinary_words_stay() {
         let mut seen = HashMap::new();
+        // One ID in three hundred has no letter.
+        assert_eq!(normalize("Successfully built 254216574809", &mut HashMap::default()), "Successfully built <ID1>");
         assert_eq!(normalize("deadbeef 12 monkeys, exit code 127, 64kB", &mut seen), "deadbeef 12 monkeys, exit code 127, 64kB");
     }
 }
