@@ -114,19 +114,29 @@ impl Sailor<'_> {
 
     /// What a command of the second engine asks the registry: methods, paths without what all have in common, statuses.
     fn asked(&self, work: impl FnOnce(&World)) -> Vec<String> {
-        let before = self.registry.log().lines().count();
+        let before = self.settled("before");
         work(&self.fleet.engines[1]);
-        // A line is written after the answer: one more request, and its line says that all others are there.
-        let mark = format!("/v2/mark/{before}/tags/list");
+        let end = self.settled("after");
+        let words = |line: &str| line.split(' ').skip(3).take(3).collect::<Vec<_>>().join(" ");
+        let log = self.registry.log();
+        let lines = log.lines().take(end).skip(before);
+        lines.filter(|line| line.contains("/v2/") && !line.contains("/v2/mark-")).map(words).collect()
+    }
+
+    /// How many lines the registry's log has when all is written. A line is written after the answer, and some wait for others:
+    /// one more request, and its line says that all before it are there.
+    fn settled(&self, when: &str) -> usize {
+        let mark = format!("/v2/mark-{when}/{}/tags/list", self.registry.log().lines().count());
         let _denied = self.fleet.harbor.sh(&format!("curl -sk --noproxy '*' https://{REGISTRY_NAME}:5000{mark}"));
         let end = Instant::now() + Duration::from_secs(30);
-        while !self.registry.log().contains(&mark) {
-            assert!(Instant::now() < end, "the registry does not log:\n{}", self.registry.log());
+        loop {
+            let log = self.registry.log();
+            if let Some(line) = log.lines().position(|line| line.contains(&mark) && log.ends_with('\n')) {
+                return line + 1;
+            }
+            assert!(Instant::now() < end, "the registry does not log:\n{log}");
             std::thread::yield_now();
         }
-        let log = self.registry.log();
-        let words = |line: &str| line.split(' ').skip(3).take(3).collect::<Vec<_>>().join(" ");
-        log.lines().skip(before).filter(|line| line.contains("/v2/") && !line.contains(&mark)).map(words).collect()
     }
 }
 
