@@ -97,6 +97,7 @@ pub(crate) struct LogSender {
     lost: Arc<AtomicU64>,
 }
 
+#[expect(clippy::disallowed_methods, reason = "time is to pass while lines gather: an event would be the waking that this saves")]
 fn write_lines(lines: &Receiver<Line>, out: Box<dyn Write + Send>, lost: &AtomicU64) {
     let mut out = io::BufWriter::new(out);
     while let Ok(first) = lines.recv() {
