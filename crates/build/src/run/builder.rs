@@ -271,11 +271,17 @@ impl Builder {
     fn build_held(&self, request: BuildRequest<'_>, watch: Watcher<'_>, cancel: &Cancel, owner: &str) -> Result<Built, BuildError> {
         let BuildRequest { plan: mut wish, dockerfile: name, context, names, resources, pull_always, cache_from, pull } = request;
         let (tree, host, text) = self.open_context(context, &name, &mut wish, cancel)?;
-        let parsed = dockerfile::parse(&text).map_err(|error| BuildError::room("", &error))?;
+        let excerpt = |lines| dockerfile::excerpt(&name, text.as_ref(), lines);
+        let parsed = dockerfile::parse(&text).map_err(|error| BuildError::Dockerfile {
+            text: error.to_string(),
+            kind: sampan_base::Failure::kind(&error),
+            excerpt: excerpt(error.lines),
+        })?;
         let bases = Local { images: &self.images, pull, pull_always, seen: Mutex::default(), cancel };
-        let graph = plan::plan(&parsed, &wish, &bases).map_err(|error| {
-            let kind = error.kind;
-            BuildError::Room { text: error.classic.unwrap_or(error.message), kind }
+        let graph = plan::plan(&parsed, &wish, &bases).map_err(|error| BuildError::Dockerfile {
+            text: error.classic_message().to_owned(),
+            kind: error.kind,
+            excerpt: excerpt(error.lines),
         })?;
         watch(Event::Planned(&graph));
         if !cache_from.is_empty() {

@@ -25,6 +25,16 @@ pub enum BuildError {
         /// What sort of failure.
         kind: ErrorKind,
     },
+    /// The Dockerfile is wrong at a place.
+    #[error("{text}")]
+    Dockerfile {
+        /// In the classic builder's words.
+        text: String,
+        /// What sort of failure.
+        kind: ErrorKind,
+        /// The faulty lines and those around, as Docker shows them; empty where there is no place.
+        excerpt: String,
+    },
     /// The disk or the kernel failed.
     #[error("{action}")]
     Io {
@@ -43,7 +53,7 @@ impl Failure for BuildError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Command { .. } => ErrorKind::Invalid,
-            Self::Room { kind, .. } => *kind,
+            Self::Room { kind, .. } | Self::Dockerfile { kind, .. } => *kind,
             Self::Io { .. } => ErrorKind::Internal,
             Self::Cancelled => ErrorKind::Cancelled,
         }

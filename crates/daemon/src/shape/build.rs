@@ -201,6 +201,9 @@ impl Shower<'_> {
         }
         let detail = match error {
             BuildError::Command { code, .. } => object! { "code": i64::from(*code), "message": text.clone() },
+            BuildError::Dockerfile { excerpt, .. } if self.show.native && !excerpt.is_empty() => {
+                object! { "message": text.clone(), "excerpt": excerpt.clone() }
+            }
             _ => object! { "message": text.clone() },
         };
         self.lines.send(&object! { "errorDetail": detail, "error": text });

@@ -49,6 +49,25 @@ fn a_build_is_cached_and_says_why_it_is_not() {
 }
 
 #[test]
+fn a_wrong_dockerfile_is_shown_at_its_place() {
+    let world = world();
+    let told = |file: &str| {
+        let out = world.sh(&format!("printf '{file}' > ctx/Dockerfile; sampan build ctx"));
+        assert_eq!(out.code, 1, "{out:?}");
+        out.stderr
+    };
+    // One that cannot be read, and one that cannot be planned.
+    let unread = told("FROM box\\nFOO bar\\n");
+    assert!(unread.contains("Dockerfile:2\n") && unread.contains("   2 | >>> FOO bar\n"), "{unread}");
+    assert!(unread.contains("unknown instruction: FOO"), "{unread}");
+    let unplanned = told("FROM box\\nENV A=1\\nENV B=${A!x}\\n");
+    assert!(unplanned.contains("   3 | >>> ENV B=${A!x}\n"), "{unplanned}");
+    // Docker's classic client shows none.
+    let theirs = world.sh("DOCKER_BUILDKIT=0 docker build ctx");
+    assert!(theirs.code == 1 && !theirs.stderr.contains(">>>"), "{theirs:?}");
+}
+
+#[test]
 fn images_that_are_offered_as_a_cache_are_refused_aloud() {
     let world = World::with_docker();
     drop(world.ok("docker load -q -i box.tar && printf 'FROM box\\nRUN true\\n' > Dockerfile"));
