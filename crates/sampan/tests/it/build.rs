@@ -68,6 +68,25 @@ fn a_wrong_dockerfile_is_shown_at_its_place() {
 }
 
 #[test]
+fn mounts_flags_and_limits_do_what_they_say() {
+    let world = world();
+    drop(world.ok("cd ctx && mkdir -p a/b && echo 1 > a/b/f && echo 2 > a/g && for c in bz2 xz; do python3 -c \"import tarfile; tarfile.open('t.$c', 'w:$c').add('a')\"; done"));
+    let file = "FROM box\\n\
+        RUN --mount=type=bind,target=/ctx cp /ctx/a/g /bound && ! touch /ctx/x\\n\
+        RUN --mount=type=cache,target=/c echo kept > /c/n\\n\
+        RUN --mount=type=cache,target=/c cp /c/n /cached\\n\
+        RUN --mount=type=tmpfs,target=/t echo gone > /t/n\\n\
+        COPY --parents ./a/./b/f /p/\\nCOPY --exclude=g a /x/\\nCOPY --chmod=u=rwX,go= a /y/\\nADD t.bz2 /bz/\\nADD t.xz /xz/\\n";
+    drop(world.ok(&format!("printf '{file}' > ctx/Dockerfile; sampan build -t x ctx")));
+    let look = "cat /bound /cached; find /p /x /y /bz /xz /c /t -type f 2>/dev/null | sort; stat -c %a /y/g /y/b";
+    let found = world.ok(&format!("sampan run --rm x sh -c '{look}'"));
+    assert_eq!(found, "2\nkept\n/bz/a/b/f\n/bz/a/g\n/p/b/f\n/x/b/f\n/xz/a/b/f\n/xz/a/g\n/y/b/f\n/y/g\n600\n700");
+    let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
+    let limited = world.sh(&format!("printf 'FROM box\\nRUN ulimit -n; {limit}\\n' | sampan build --memory 64m --ulimit nofile=77:77 -"));
+    assert!(limited.code == 0 && limited.stderr.contains(" 77\n") && limited.stderr.contains(" 67108864\n"), "{limited:?}");
+}
+
+#[test]
 fn images_that_are_offered_as_a_cache_are_refused_aloud() {
     let world = World::with_docker();
     drop(world.ok("docker load -q -i box.tar && printf 'FROM box\\nRUN true\\n' > Dockerfile"));
