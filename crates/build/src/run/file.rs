@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::builder::Run;
+use super::build::Run;
 use super::chain::Link;
 use super::error::BuildError;
 use super::key::{Parts, hash};
