@@ -158,7 +158,7 @@ impl Run<'_> {
         let root = sampan_sys::dir::open(place).map_err(BuildError::io("open a place for a mount"))?;
         let action = FileAction::Copy(Box::new(copy));
         let applied = Applied { action: &action, source: Some(&*opened.source), selected, download: false };
-        apply(&Target::new(root), &[applied], self.now(), &self.cancel)?;
+        apply(&Target::plain(root), &[applied], self.now(), &self.cancel)?;
         Ok(name)
     }
 }

@@ -12,7 +12,7 @@ use super::chain::Link;
 use super::error::BuildError;
 use super::event::Event;
 use super::key::{Parts, hash};
-use crate::files::Target;
+use crate::files::Earlier;
 use crate::plan::{Op, Step};
 
 type Get<'a> = &'a dyn Fn(usize) -> Option<Link>;
@@ -170,6 +170,16 @@ impl Run<'_> {
         made
     }
 
+    /// The files of the last result at the same place of the Dockerfile.
+    fn earlier(&self, work: &Work<'_>) -> Result<Option<Earlier>, BuildError> {
+        let store = &self.builder.store;
+        let room = |error: sampan_store::DbError| BuildError::room("", &error);
+        let Some(row) = store.build_place(&self.places[work.number]).map_err(room)? else { return Ok(None) };
+        let Ok(layer) = row.layer.parse() else { return Ok(None) };
+        let layer = store.layer(&layer).map_err(room)?;
+        Ok(layer.and_then(|layer| Earlier::open(&store.layer_folder(&layer))))
+    }
+
     fn execute_in(
         &self,
         staging: &Path,
@@ -186,9 +196,9 @@ impl Run<'_> {
         match op {
             Op::Exec(exec) => self.run_exec(work.number, exec, work.link, &folder, get)?,
             Op::File(file) => {
-                let lowers = self.builder.lowers(&work.link.layers)?;
-                let root = self.builder.sandboxes.mount_root(&lowers, Some(&folder)).map_err(BuildError::io("mount the root of a step"))?;
-                self.apply_file(file, &Target::new(root), get)?;
+                let earlier = self.earlier(work)?;
+                let record = self.apply_file(file, work.link, &folder, earlier, get)?;
+                record.save(&layer).map_err(fail())?;
                 let live = self.context.as_ref().is_some_and(|context| context.is_live());
                 if live && self.file_parts(file, work.link, get)?.0 != work.parts {
                     return Err(BuildError::invalid("the build context changed while it was read: build again"));
