@@ -13,6 +13,7 @@ use sampan_images::Images;
 use sampan_oci::{DiffId, ImageConfig, ImageId, Platform, Reference};
 use sampan_sandbox::{Limits, Sandboxes};
 use sampan_store::{BuildRow, Store};
+use sampan_sys::user::Reader;
 use sampan_transfer::Client;
 
 use super::chain::Link;
@@ -52,8 +53,8 @@ pub type Pull<'a> = &'a dyn Fn(&Reference, &Platform) -> Result<(), BaseError>;
 pub enum ContextInput<'a> {
     /// A tar stream, compressed or not.
     Tar(Box<dyn Read + Send + 'a>),
-    /// An open folder of this machine.
-    Folder(OwnedFd),
+    /// An open folder of this machine, and with whose rights it is read.
+    Folder(OwnedFd, Reader),
     /// The address of an archive or of a Dockerfile.
     Remote(String),
 }
@@ -62,7 +63,7 @@ impl std::fmt::Debug for ContextInput<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Tar(_) => "Tar",
-            Self::Folder(_) => "Folder",
+            Self::Folder(..) => "Folder",
             Self::Remote(_) => "Remote",
         })
     }
@@ -347,11 +348,11 @@ impl Builder {
                 }
                 Ok((Arc::new(tree), None, text))
             }
-            ContextInput::Folder(folder) => {
+            ContextInput::Folder(folder, reader) => {
                 let fail = || BuildError::io("open the build context");
                 let indexes = self.folder.join("indexes");
                 std::fs::create_dir_all(&indexes).map_err(fail())?;
-                let tree = HostTree::open(folder, &indexes).map_err(fail())?;
+                let tree = HostTree::open(folder, reader, &indexes).map_err(fail())?;
                 let text = read_dockerfile(&tree, name)?;
                 let ignore = read_ignore(&tree, name, wish)?.unwrap_or_default();
                 let tree = Arc::new(tree.with_ignore(ignore));
