@@ -352,9 +352,10 @@ impl Call<'_> {
         Ok(Some(body))
     }
 
-    /// Takes a little of what a client still sends, so that it reads the refusal instead of a broken connection.
+    /// Takes for a while what a client still sends, so that it reads the refusal instead of a broken connection: a layer of the
+    /// usual size as a whole, from a fast network.
     async fn drain(&mut self) {
-        const LIMIT: usize = 8 << 20;
+        const LIMIT: usize = 256 << 20;
         let taking = async {
             let mut taken = 0;
             while taken < LIMIT && !self.body.is_end_stream() {
