@@ -43,11 +43,11 @@ impl Builder {
                 }
                 Ok((Arc::new(tree), None, text))
             }
-            ContextInput::Folder(folder) => {
+            ContextInput::Folder(folder, reader) => {
                 let fail = || BuildError::io("open the build context");
                 let indexes = self.folder.join("indexes");
                 std::fs::create_dir_all(&indexes).map_err(fail())?;
-                let tree = HostTree::open(folder, &indexes).map_err(fail())?;
+                let tree = HostTree::open(folder, reader, &indexes).map_err(fail())?;
                 let text = read_dockerfile(&tree, name)?;
                 let ignore = read_ignore(&tree, name, wish)?.unwrap_or_default();
                 let tree = Arc::new(tree.with_ignore(ignore));

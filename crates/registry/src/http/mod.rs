@@ -5,6 +5,7 @@
 
 mod blobs;
 mod body;
+mod direct;
 mod lists;
 mod log;
 mod manifests;
@@ -50,6 +51,8 @@ pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     pub(crate) tls: bool,
     pub(crate) log: LogSender,
+    /// What of files goes out directly; none with TLS.
+    pub(crate) window: Option<direct::Window>,
 }
 
 /// A request on its way.
@@ -183,7 +186,7 @@ impl Call<'_> {
         let allowed = match &route {
             Route::Base => known,
             Route::Catalog => self.identity.may_list(),
-            Route::Metrics => is_loopback(self.peer.address) || self.identity.is_admin(),
+            Route::Metrics => self.is_of_this_machine() || self.identity.is_admin(),
             other => other.repository().is_none_or(|name| self.identity.may(needed(&self.method, other), name)) && self.may_mount(other),
         };
         if allowed {
@@ -205,6 +208,12 @@ impl Call<'_> {
     fn mount_source(&self, route: &Route) -> Option<&str> {
         let is_mount = matches!(route, Route::Uploads(_)) && self.query.get("mount").is_some();
         self.query.get("from").filter(|from| is_mount && crate::name::is_repository(from))
+    }
+
+    /// Whether somebody on this machine asks, and no proxy on it for somebody else.
+    fn is_of_this_machine(&self) -> bool {
+        const PROXIES: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+        is_loopback(self.peer.address) && !PROXIES.iter().any(|name| self.headers.contains_key(*name))
     }
 
     fn no_route(&self, error: &RouteError) -> RegistryError {
