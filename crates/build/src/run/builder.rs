@@ -135,7 +135,7 @@ pub struct PruneRequest {
 /// Builds images.
 pub struct Builder {
     store: Arc<Store>,
-    images: Arc<Images>,
+    pub(super) images: Arc<Images>,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) folder: PathBuf,
     pub(crate) mirror: Arc<Mirror>,
@@ -313,11 +313,10 @@ impl Builder {
             tracing::warn!(%error, "cannot keep what is known of a context");
         }
         let links = links?;
-        let last = links
-            .into_iter()
-            .next_back()
-            .flatten()
-            .ok_or_else(|| BuildError::invalid("No image was generated. Is your Dockerfile empty?"))?;
+        // A stage that a named context replaces has no steps.
+        let replaced = || graph.result.base.as_ref().map(|base| run.image_link(&base.id)).transpose();
+        let last = links.into_iter().next_back().flatten().map_or_else(replaced, |last| Ok(Some(last)))?;
+        let last = last.ok_or_else(|| BuildError::invalid("No image was generated. Is your Dockerfile empty?"))?;
         let image = run.result(&last)?;
         cancel.check().map_err(|_| BuildError::Cancelled)?;
         self.images.finish_build(&image, &names).map_err(|error| BuildError::room("", &error))?;
@@ -325,7 +324,7 @@ impl Builder {
     }
 
     /// Opens a context and reads its Dockerfile.
-    fn open_context(
+    pub(super) fn open_context(
         &self,
         context: ContextInput<'_>,
         name: &str,
@@ -499,12 +498,12 @@ fn places(graph: &Graph, name: Option<&Reference>) -> Vec<String> {
 }
 
 /// Images that are here, or are fetched.
-struct Local<'a> {
-    images: &'a Images,
-    pull: Pull<'a>,
-    pull_always: bool,
-    seen: Mutex<HashSet<String>>,
-    cancel: &'a Cancel,
+pub(super) struct Local<'a> {
+    pub(super) images: &'a Images,
+    pub(super) pull: Pull<'a>,
+    pub(super) pull_always: bool,
+    pub(super) seen: Mutex<HashSet<String>>,
+    pub(super) cancel: &'a Cancel,
 }
 
 impl Bases for Local<'_> {
@@ -528,7 +527,7 @@ impl Bases for Local<'_> {
 }
 
 /// A context, the same as a folder of the host where it is one, and its Dockerfile.
-type OpenedContext = (Arc<dyn Source>, Option<Arc<HostTree>>, Vec<u8>);
+pub(super) type OpenedContext = (Arc<dyn Source>, Option<Arc<HostTree>>, Vec<u8>);
 
 impl Run<'_> {
     pub(crate) fn now(&self) -> (i64, u32) {
