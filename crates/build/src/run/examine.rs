@@ -4,8 +4,10 @@ use std::sync::Mutex;
 
 use sampan_base::{Cancel, ErrorKind};
 
-use super::builder::{BuildRequest, Builder, Local};
+use super::bases::Local;
+use super::builder::Builder;
 use super::error::BuildError;
+use super::request::BuildRequest;
 use crate::dockerfile::{self, Warning};
 use crate::plan::{self, Outline, Target};
 
