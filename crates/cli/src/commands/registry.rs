@@ -64,7 +64,10 @@ pub(super) const COMMANDS: &[Command] = &[
         about: "Run a registry in the foreground",
         more: "It needs no privileges and no engine. One of --tls-cert with --tls-key, --tls-generate and --http\n\
                says how connections are protected; at a loopback address --http needs not be said.\n\
-               SIGTERM and SIGINT end it when running transfers are done, at most 30 seconds later.",
+               SIGTERM and SIGINT end it when running transfers are done, at most 30 seconds later.\n\nExamples:\n  \
+               PROGRAM registry serve --data-root ./registry                     on loopback, without TLS\n  \
+               PROGRAM registry serve --data-root /srv/registry --tls-generate   with a certificate made here\n  \
+               PROGRAM registry user add ann                                     then: PROGRAM login HOST:PORT",
         words: Words::Exactly(0),
         things: Things::Files,
         flags: &[SERVE],
