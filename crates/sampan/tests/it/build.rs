@@ -213,3 +213,32 @@ fn a_folder_is_read_with_the_rights_of_who_hands_it_over() {
     let (done, told) = build(4000, "COPY . /y/", "");
     assert!(done, "{told}");
 }
+
+#[test]
+fn files_that_did_not_change_are_shared_between_results_of_a_step() {
+    let world = world();
+    drop(world.ok("mkdir ctx/big; for n in 1 2 3; do echo $n > ctx/big/$n; done; chmod 640 ctx/big/3; touch -d 2020-02-02 ctx/big/*; echo Dockerfile > ctx/.dockerignore"));
+    let file = "FROM box\\nRUN mkdir -p /old/below && echo kept > /old/below/kept && echo lower > /old/1 && ln -s /old /way && chmod 711 /old && touch -d 2001-01-01 /old/below\\nCOPY big /way/\\nCOPY --chown=7:8 big /way/below/fresh/\\n";
+    let build = |tag: &str| drop(world.ok(&format!("printf '{file}' > ctx/Dockerfile; sampan build -q --network none -t s:{tag} ctx")));
+    let look = "cd /old; stat -c '%n %a %u:%g %s %Y' 1 2 3 below/fresh/1 below/fresh/3; stat -c '%n %a' . below; cat 1 below/kept below/fresh/2; test -L /way && ls below";
+    let seen = |tag: &str| world.ok(&format!("sampan run --rm s:{tag} sh -c \"{look}\""));
+    build("1");
+    let first = seen("1");
+    assert!(
+        first.starts_with("1 644 0:0 2 1580601600\n2 644 0:0 2 1580601600\n3 640 0:0 2 1580601600\nbelow/fresh/1 644 7:8 2"),
+        "{first}"
+    );
+    assert!(first.ends_with(". 711\nbelow 755\n1\nkept\n2\nfresh\nkept"), "{first}");
+    // A changed content under the same name, size, mode and time; a changed mode; a file that is new.
+    drop(world.ok("echo 9 > ctx/big/1; touch -d 2020-02-02 ctx/big/1; chmod 600 ctx/big/3; echo new > ctx/big/4"));
+    build("2");
+    let second = seen("2");
+    assert!(second.contains("\n3 600 0:0") && second.ends_with("\n9\nkept\n2\nfresh\nkept"), "{second}");
+    let links = "sampan run --rm s:2 stat -c %h /old/1 /old/2 /old/3 /old/4 /old/below/fresh/2 | xargs";
+    assert_eq!(world.ok(links), "1 2 1 1 2");
+    // Whatever goes of one, the other stays; and what is saved is whole.
+    drop(world.ok("sampan rmi -f s:1; sampan builder prune -af; sampan image prune -f"));
+    assert_eq!(seen("2"), second);
+    drop(world.ok("sampan save -o s.tar s:2 && sampan rmi -f s:2 && sampan load -q -i s.tar"));
+    assert_eq!(seen("2"), second);
+}
