@@ -238,7 +238,7 @@ fn fill(mut tree: MemoryTree, stream: impl Read, cancel: &Cancel) -> Result<Memo
         cancel.check().map_err(|_| BuildError::Cancelled)?;
         let out = || BuildError::invalid(format!("forbidden path outside the build context: {}", shown(&header.path)));
         let path = clean(&header.path).ok_or_else(out)?;
-        tree.add(path, &header, &mut reader)?;
+        tree.add(&path, &header, &mut reader)?;
     }
     // What comes behind the end is read, so that the sender sees no broken pipe.
     io::copy(&mut reader.into_inner(), &mut io::sink()).map_err(|error| BuildError::context(&error))?;
@@ -251,7 +251,7 @@ fn shown(path: &[u8]) -> String {
 }
 
 impl MemoryTree {
-    fn add<R: Read>(&mut self, path: Vec<u8>, header: &Header, reader: &mut Reader<R>) -> Result<(), BuildError> {
+    fn add<R: Read>(&mut self, path: &[u8], header: &Header, reader: &mut Reader<R>) -> Result<(), BuildError> {
         let kind = match header.kind {
             Kind::Directory => NodeKind::Directory,
             Kind::Symlink => NodeKind::Symlink,
@@ -265,7 +265,7 @@ impl MemoryTree {
             mtime: header.mtime,
             link: if kind == NodeKind::Symlink { header.link.clone() } else { Vec::new() },
             xattrs: header.xattrs.clone(),
-            ..directory(path.clone())
+            ..directory(path.to_vec())
         };
         node.xattrs.retain(|(name, _)| super::source::is_kept(name));
         if path.is_empty() && kind != NodeKind::Directory {
@@ -275,7 +275,7 @@ impl MemoryTree {
         if header.kind == Kind::Hardlink {
             let target = clean(&header.link).and_then(|target| self.entries.get(&target)).filter(|entry| entry.node.kind == NodeKind::File);
             let target = target.ok_or_else(|| {
-                BuildError::invalid(format!("forbidden link outside the build context: {} -> {}", shown(&path), shown(&header.link)))
+                BuildError::invalid(format!("forbidden link outside the build context: {} -> {}", shown(path), shown(&header.link)))
             })?;
             (node.size, hash) = (target.node.size, target.hash);
         } else if kind == NodeKind::File {
@@ -283,7 +283,7 @@ impl MemoryTree {
             node.size = header.size;
         }
         if kind != NodeKind::Directory {
-            let below = join(&path, b"");
+            let below = join(path, b"");
             let inner: Vec<Vec<u8>> =
                 self.entries.range(below.clone()..).take_while(|(key, _)| key.starts_with(&below)).map(|(key, _)| key.clone()).collect();
             for key in inner {

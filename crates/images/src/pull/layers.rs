@@ -74,7 +74,7 @@ impl Images {
             };
             seats.push(self.flights.join(&key(blob, diff_id), move |reporter, cancel| work.run(reporter, cancel))?);
         }
-        let done = self.flights.wait(&mut seats, cancel, |seat, step| shown.step(missing[seat].0, step));
+        let done = self.flights.wait(&mut seats, cancel, |seat, step| shown.step(missing[seat].0, &step));
         // Those that nobody else waits for are cancelled, and have ended.
         drop(seats);
         if done.as_ref().is_err_and(|error| !error.may_pass()) {
@@ -113,7 +113,7 @@ impl Shown<'_> {
         self.progress.report(Progress::Part { id: self.names[number].clone(), status: status.into(), current, total });
     }
 
-    fn step(&mut self, number: usize, step: Step) {
+    fn step(&mut self, number: usize, step: &Step) {
         if step.status != COMPLETE {
             return self.say(number, &step.status, step.bytes);
         }
