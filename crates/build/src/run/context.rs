@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use sampan_archive::Decompress;
 use sampan_base::Cancel;
 use sampan_gotext::ignore::Ignore;
+use sampan_sys::user::Reader;
 
 use super::builder::Builder;
 use super::download::RemoteContext;
@@ -49,7 +50,7 @@ impl Builder {
                 RemoteContext::Tar(stream) => self.open_context(ContextInput::Tar(stream), name, wish, cancel),
                 RemoteContext::Checkout(checkout) => {
                     let folder = sampan_sys::dir::open(&checkout.root).map_err(BuildError::io("open a fetched repository"))?;
-                    let opened = self.open_context(ContextInput::Folder(folder), name, wish, cancel)?;
+                    let opened = self.open_context(ContextInput::Folder(folder, Reader::new(0, 0, Vec::new())), name, wish, cancel)?;
                     // It never comes again: nothing of it is worth to be known.
                     Ok(OpenedContext { checkout: Some(checkout), host: None, ..opened })
                 }
@@ -65,11 +66,11 @@ impl Builder {
                 }
                 Ok(OpenedContext::memory(tree, text))
             }
-            ContextInput::Folder(folder) => {
+            ContextInput::Folder(folder, reader) => {
                 let fail = || BuildError::io("open the build context");
                 let indexes = self.folder.join("indexes");
                 std::fs::create_dir_all(&indexes).map_err(fail())?;
-                let tree = HostTree::open(folder, &indexes).map_err(fail())?;
+                let tree = HostTree::open(folder, reader, &indexes).map_err(fail())?;
                 let text = read_dockerfile(&tree, name)?;
                 let ignore = read_ignore(&tree, name, wish)?.unwrap_or_default();
                 let tree = Arc::new(tree.with_ignore(ignore));

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use sampan_oci::{ImageId, Platform, Reference};
 use sampan_sandbox::Limits;
+use sampan_sys::user::Reader;
 
 use crate::plan::{self, BaseError};
 
@@ -32,8 +33,8 @@ pub type Pull<'a> = &'a dyn Fn(&Reference, &Platform) -> Result<(), BaseError>;
 pub enum ContextInput<'a> {
     /// A tar stream, compressed or not.
     Tar(Box<dyn Read + Send + 'a>),
-    /// An open folder of this machine.
-    Folder(OwnedFd),
+    /// An open folder of this machine, and with whose rights it is read.
+    Folder(OwnedFd, Reader),
     /// The address of an archive or of a Dockerfile.
     Remote(String),
 }
@@ -42,7 +43,7 @@ impl std::fmt::Debug for ContextInput<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Tar(_) => "Tar",
-            Self::Folder(_) => "Folder",
+            Self::Folder(..) => "Folder",
             Self::Remote(_) => "Remote",
         })
     }

@@ -325,3 +325,50 @@ fn files_that_did_not_change_are_shared_between_results_of_a_step() {
     drop(world.ok("sampan save -o s.tar s:2 && sampan rmi -f s:2 && sampan load -q -i s.tar"));
     assert_eq!(seen("2"), second);
 }
+
+#[test]
+fn a_folder_is_read_with_the_rights_of_who_hands_it_over() {
+    let world = world();
+    let modes = world.ok("stat -c '%a %u %g' /run/sampan/sampan.sock /run/sampan/sampan.sock.files | sort -u | wc -l");
+    assert_eq!(modes, "1", "whoever may use the engine may hand over");
+    drop(world.ok(
+        "chgrp 4000 /run/sampan/sampan.sock /run/sampan/sampan.sock.files; chmod 755 .. .; mkdir ctx/shut; echo hidden > ctx/shut/x; \
+         for n in own group secret; do echo $n > ctx/$n; done; printf 'FROM box\\nRUN echo secret instructions\\n' > ctx/Hidden; \
+         chown -R 4000:4000 ctx; chmod 600 ctx/own ctx/secret ctx/Hidden; chmod 640 ctx/group; chown 0 ctx/secret ctx/group ctx/Hidden; chown 0 ctx/shut; chmod 700 ctx/shut",
+    ));
+    let build = |user: u32, file: &str, flags: &str| {
+        drop(world.ok(&format!("printf 'FROM box\\n{file}\\n' > ctx/Dockerfile")));
+        let mut command = world.command_as(user, "sh");
+        command.args(["-c", &format!("cd '{}/work' && sampan build -t t --network none {flags} ctx 2>&1", world.folder().display())]);
+        let out = command.output().expect("a shell");
+        (out.status.success(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let (done, told) = build(4000, "COPY own group /x/", "");
+    assert!(done, "{told}");
+    assert_eq!(world.ok("ls /var/lib/sampan/build/indexes | wc -l"), "1", "it was handed over: {told}");
+    assert_eq!(world.ok("sampan run --rm t cat /x/own /x/group"), "own\ngroup");
+    let refused = |file: &str, flags: &str| {
+        let (done, told) = build(4000, file, flags);
+        assert!(!done && told.contains("ermission denied") && !told.contains("instructions"), "{file}: {told}");
+    };
+    let all = |when: &str| {
+        for file in ["COPY secret /", "ADD . /all/", "COPY shut/x /", "COPY shut /s/", "RUN --mount=type=bind,target=/c cat /c/secret"] {
+            eprintln!("{when}: {file}");
+            refused(file, "");
+        }
+        refused("", "-f ctx/Hidden");
+    };
+    all("nobody read them");
+    for file in ["COPY secret /", "ADD . /all/", "COPY shut/x /"] {
+        let (done, told) = build(0, file, "");
+        assert!(done, "root reads all: {told}");
+    }
+    all("root read them, and their hashes and layers are known");
+    // What was readable and is no more.
+    drop(world.ok("chmod 600 ctx/group"));
+    refused("COPY own group /x/", "");
+    // What is ignored is not looked at.
+    drop(world.ok("printf 'secret\\nshut\\nHidden\\ngroup\\n' > ctx/.dockerignore"));
+    let (done, told) = build(4000, "COPY . /y/", "");
+    assert!(done, "{told}");
+}
