@@ -83,7 +83,11 @@ impl Engine {
         self.check_limits(&mut host.resources)
     }
 
-    fn check_limits(&self, limits: &mut Resources) -> Result<Vec<String>, EngineError> {
+    /// Checks limits of memory and processors. Gives warnings; discards what the kernel cannot do.
+    ///
+    /// # Errors
+    /// Docker's texts.
+    pub fn check_limits(&self, limits: &mut Resources) -> Result<Vec<String>, EngineError> {
         const MEGABYTE: i64 = 1 << 20;
         let mut warnings = Vec::new();
         let cpus = self.sandboxes().host().cpus;

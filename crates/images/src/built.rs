@@ -58,6 +58,24 @@ impl Images {
         })
     }
 
+    /// Whether a folder of changes holds what a layer holds; times do not count.
+    ///
+    /// # Errors
+    /// [`ImageError`], also when the layer is not here.
+    pub fn is_same_tree(&self, changes: &Path, layer: &DiffId, cancel: &Cancel) -> Result<bool, ImageError> {
+        let row = self.store().layer(layer)?.ok_or_else(|| ImageError::MissingLayer(layer.to_string()))?;
+        let tree = |folder: &Path| -> Result<String, ImageError> {
+            let folder = File::open(folder).map_err(ImageError::io("open a layer"))?;
+            let mut sink = io::BufWriter::with_capacity(256 * 1024, TreeHash::new());
+            pack(folder.as_fd(), &mut sink, PackMode::Upper, cancel).map_err(|error| match error.kind() {
+                io::ErrorKind::Interrupted => ImageError::Cancelled,
+                _ => ImageError::io("read a layer")(error),
+            })?;
+            Ok(sink.into_inner().map_err(|error| ImageError::io("read a layer")(error.into_error()))?.finish())
+        };
+        Ok(tree(changes)? == tree(&self.store().layer_folder(&row).join("fs"))?)
+    }
+
     /// Makes an image without a name of a configuration whose layers are here.
     ///
     /// # Errors

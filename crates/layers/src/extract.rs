@@ -59,9 +59,32 @@ pub enum ExtractError {
         #[source]
         source: io::Error,
     },
+    /// It is more than there is room for.
+    #[error("the archive unpacks to more than {0}")]
+    TooMuch(Quota),
     /// The caller gave up.
     #[error("operation cancelled")]
     Cancelled,
+}
+
+/// How much may be unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Entries.
+    pub entries: u64,
+    /// Bytes of file content.
+    pub content: u64,
+}
+
+impl Quota {
+    /// No limit but the disk's.
+    pub const NONE: Self = Self { entries: u64::MAX, content: u64::MAX };
+}
+
+impl std::fmt::Display for Quota {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} files or {} MiB", self.entries, self.content >> 20)
+    }
 }
 
 impl sampan_base::Failure for ExtractError {
@@ -69,7 +92,7 @@ impl sampan_base::Failure for ExtractError {
         match self {
             Self::Tar(TarError::Read { .. }) | Self::Write { .. } => ErrorKind::Internal,
             Self::Tar(TarError::Unsupported(_)) => ErrorKind::Unsupported,
-            Self::Tar(_) | Self::Escape(_) | Self::Refused { .. } => ErrorKind::Invalid,
+            Self::Tar(_) | Self::Escape(_) | Self::Refused { .. } | Self::TooMuch(_) => ErrorKind::Invalid,
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }
@@ -86,17 +109,32 @@ const PARENTS: usize = 64;
 /// # Errors
 /// [`ExtractError`]; what was made stays, for the caller to remove.
 pub fn extract(archive: impl Read, root: BorrowedFd<'_>, mode: Mode, cancel: &Cancel) -> Result<Extracted, ExtractError> {
-    let mut work = Extraction::new(root, mode);
+    extract_within(archive, root, mode, Quota::NONE, cancel)
+}
+
+/// The same up to a limit: what unpacks to more ends early.
+///
+/// # Errors
+/// As [`extract`].
+pub fn extract_within(
+    archive: impl Read,
+    root: BorrowedFd<'_>,
+    mode: Mode,
+    quota: Quota,
+    cancel: &Cancel,
+) -> Result<Extracted, ExtractError> {
+    let mut work = Extraction { quota, ..Extraction::new(root, mode) };
     let mut reader = Reader::new(archive);
     work.run(&mut reader, cancel)?;
     // The rest of the stream belongs to the digest.
-    io::copy(&mut reader.into_inner(), &mut io::sink()).map_err(|source| TarError::Read { source })?;
+    io::copy(&mut reader.into_inner().take(quota.content), &mut io::sink()).map_err(|source| TarError::Read { source })?;
     Ok(work.done)
 }
 
 struct Extraction<'a> {
     root: BorrowedFd<'a>,
     mode: Mode,
+    quota: Quota,
     parents: HashMap<Vec<u8>, OwnedFd>,
     /// Their times are set last, deepest first.
     directories: BTreeMap<Vec<u8>, (i64, u32)>,
@@ -125,6 +163,7 @@ impl<'a> Extraction<'a> {
         Self {
             root,
             mode,
+            quota: Quota::NONE,
             parents: HashMap::new(),
             directories: BTreeMap::new(),
             opaque: HashSet::new(),
@@ -138,9 +177,13 @@ impl<'a> Extraction<'a> {
     fn run<R: Read>(&mut self, reader: &mut Reader<R>, cancel: &Cancel) -> Result<(), ExtractError> {
         while let Some(mut header) = reader.next_entry()? {
             cancel.check().map_err(|_| ExtractError::Cancelled)?;
+            self.done.entries += 1;
+            // What an entry promises is not written first.
+            if self.done.entries > self.quota.entries || header.size > self.quota.content.saturating_sub(self.done.content) {
+                return Err(ExtractError::TooMuch(self.quota));
+            }
             header.path = checked(&header.path)?;
             self.entry(&header, reader)?;
-            self.done.entries += 1;
         }
         for (path, mtime) in std::mem::take(&mut self.directories).into_iter().rev() {
             let directory = dir::open_in(self.root, &path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW);

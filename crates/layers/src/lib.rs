@@ -11,7 +11,7 @@ mod pack;
 
 pub use changes::{Change, ChangeKind, changes};
 pub use copy::{PathStat, archive_path, put_archive, stat_path};
-pub use extract::{ExtractError, Extracted, Mode, extract};
+pub use extract::{ExtractError, Extracted, Mode, Quota, extract, extract_within};
 pub use overlay::{make_places, mount as overlay_mount, private_directory};
 pub use pack::{PackMode, Packed, pack, pack_below, pack_one};
 

@@ -25,8 +25,17 @@ pub enum Style {
     },
 }
 
-/// Lines of a step's output that are kept for the case that it fails.
-const KEPT: usize = 40;
+/// How a build failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// The number of the step, as the engine counts them.
+    pub step: Option<u64>,
+    /// Why.
+    pub text: String,
+}
+
+/// Lines of a step's output that are shown again where it fails.
+const KEPT: usize = 10;
 /// Longest line of output that is held together.
 const LONGEST: usize = 16 << 10;
 /// Steps with higher numbers are taken for nonsense.
@@ -39,6 +48,8 @@ enum State {
     Cached,
     Done,
     Failed,
+    /// It was under way when another one failed.
+    Cancelled,
 }
 
 #[derive(Debug, Clone)]
@@ -50,8 +61,8 @@ struct Step {
     began: Duration,
     /// Why it ran or was cached.
     why: String,
-    /// The last lines that it printed.
-    lines: Vec<String>,
+    /// The last lines that it printed, and when: seconds since it began.
+    lines: Vec<(f64, String)>,
     /// Beginnings of lines, of standard output and standard error.
     partial: [String; 2],
 }
@@ -163,23 +174,24 @@ impl<W: Write> Steps<W> {
         self.out.flush()
     }
 
-    /// The end of a build that failed: what the steps that were under way printed last, where that is not on the screen already.
+    /// The end of a build that failed: the failing step, and what it printed last. Without one, nothing but ends.
     ///
     /// # Errors
     /// When the output is gone.
-    pub fn fail(&mut self, now: Duration) -> io::Result<()> {
+    pub fn fail(&mut self, failure: Option<&Failure>, now: Duration) -> io::Result<()> {
+        let failed = failure.and_then(|failure| failure.step).map(|number| number.saturating_add(1));
         let running: Vec<u64> = self.steps.iter().filter(|(_, step)| step.state == State::Running).map(|(number, _)| *number).collect();
         for number in running {
-            self.end(number, State::Failed, now)?;
+            let state = if failed.is_none_or(|failed| failed == number) { State::Failed } else { State::Cancelled };
+            let reason = failure.filter(|_| state == State::Failed).map(|failure| clean(&failure.text)).unwrap_or_default();
+            self.end(number, state, &reason, now)?;
         }
         self.restore()?;
         let mut text = String::new();
-        if self.style != Style::Plain {
-            for (number, step) in self.steps.iter().filter(|(_, step)| step.state == State::Failed && !step.lines.is_empty()) {
-                text.push_str(&format!("------\n #{number} {}:\n", step.title));
-                step.lines.iter().for_each(|line| text.push_str(&format!("{line}\n")));
-                text.push_str("------\n");
-            }
+        for step in self.steps.iter().filter(|(number, _)| failed == Some(**number)).map(|(_, step)| step) {
+            text.push_str(&format!("------\n > {}:\n", step.title));
+            step.lines.iter().for_each(|(seconds, line)| text.push_str(&format!("{seconds:.3} {line}\n")));
+            text.push_str("------\n");
         }
         text.push_str(&self.explained());
         self.out.write_all(text.as_bytes())?;
@@ -226,10 +238,10 @@ impl<W: Write> Steps<W> {
             }
         }
         let cached = event.get("cached").and_then(Value::as_bool).unwrap_or(false);
-        self.end(number, if cached { State::Cached } else { State::Done }, now)
+        self.end(number, if cached { State::Cached } else { State::Done }, "", now)
     }
 
-    fn end(&mut self, number: u64, state: State, now: Duration) -> io::Result<()> {
+    fn end(&mut self, number: u64, state: State, reason: &str, now: Duration) -> io::Result<()> {
         let Some(step) = self.steps.get_mut(&number) else { return Ok(()) };
         let rest: Vec<String> = step.partial.iter_mut().map(std::mem::take).filter(|text| !text.is_empty()).collect();
         step.state = state;
@@ -238,10 +250,12 @@ impl<W: Write> Steps<W> {
         let mut lines: Vec<String> = rest.iter().filter_map(|line| self.line(number, line, now)).collect();
         lines.push(match (self.style, state) {
             (Style::Plain, State::Cached) => format!("#{number} CACHED\n"),
-            (Style::Plain, State::Failed) => format!("#{number} ERROR {took}\n"),
+            (Style::Plain, State::Failed) => format!("#{number} ERROR: {reason}"),
+            (Style::Plain, State::Cancelled) => format!("#{number} CANCELED"),
             (Style::Plain, _) => format!("#{number} DONE {took}\n"),
             (_, State::Cached) => format!("{title}  CACHED"),
             (_, State::Failed) => format!("{title}  failed after {took}"),
+            (_, State::Cancelled) => format!("{title}  CANCELED"),
             _ => format!("{title}  {took}"),
         });
         self.put(&lines, now)
@@ -288,9 +302,9 @@ impl<W: Write> Steps<W> {
         if step.lines.len() == KEPT {
             step.lines.remove(0);
         }
-        step.lines.push(line.clone());
         let seconds = now.saturating_sub(step.began).as_secs_f64();
-        (self.style == Style::Plain).then(|| format!("#{number} {seconds:.2} {line}"))
+        step.lines.push((seconds, line.clone()));
+        (self.style == Style::Plain).then(|| format!("#{number} {seconds:.3} {line}"))
     }
 
     /// Messages of other works, such as pulls.

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use sampan_base::Cancel;
 use sampan_gotext::ignore::Ignore;
+use sampan_layers::Quota;
 
 use super::folder::Folder;
 use super::select::{Selected, excludes};
@@ -25,7 +26,8 @@ pub(crate) struct Applied<'a> {
 }
 
 /// Carries actions out, in order. `now` is the time of what is made here.
-pub(crate) fn apply(target: &Target, actions: &[Applied<'_>], now: (i64, u32), cancel: &Cancel) -> Result<(), BuildError> {
+/// Archives unpack up to `quota`, each.
+pub(crate) fn apply(target: &Target, actions: &[Applied<'_>], now: (i64, u32), quota: Quota, cancel: &Cancel) -> Result<(), BuildError> {
     for one in actions {
         match one.action {
             FileAction::Mkdir { path, mode, owner } => {
@@ -40,7 +42,7 @@ pub(crate) fn apply(target: &Target, actions: &[Applied<'_>], now: (i64, u32), c
             FileAction::Write { path, name, mode, owner, content } => write(target, path, name, mode, owner.as_deref(), content, now)?,
             FileAction::Copy(copy) => {
                 if let Some(source) = one.source {
-                    Copier::new(target, source, copy, one.download, cancel)?.run(&one.selected)?;
+                    Copier::new(target, source, copy, one.download, quota, cancel)?.run(&one.selected)?;
                 }
             }
         }
@@ -159,6 +161,7 @@ struct Copier<'a> {
     owner: Option<Owner>,
     excludes: Ignore,
     download: bool,
+    quota: Quota,
     cancel: &'a Cancel,
     /// First place of each file with several names.
     names: HashMap<(u64, u64), (OwnedFd, Vec<u8>)>,
@@ -175,12 +178,19 @@ struct Level {
 }
 
 impl<'a> Copier<'a> {
-    fn new(target: &'a Target, source: &'a dyn Source, copy: &'a Copy, download: bool, cancel: &'a Cancel) -> Result<Self, BuildError> {
+    fn new(
+        target: &'a Target,
+        source: &'a dyn Source,
+        copy: &'a Copy,
+        download: bool,
+        quota: Quota,
+        cancel: &'a Cancel,
+    ) -> Result<Self, BuildError> {
         let owner = match &copy.owner {
             Some(wish) => Some(lookup(target, Some(wish))?),
             None => None,
         };
-        Ok(Self { target, source, copy, owner, excludes: excludes(copy)?, download, cancel, names: HashMap::new() })
+        Ok(Self { target, source, copy, owner, excludes: excludes(copy)?, download, quota, cancel, names: HashMap::new() })
     }
 
     fn fail(&self) -> impl Fn(io::Error) -> BuildError + use<'a> {
@@ -219,7 +229,7 @@ impl<'a> Copier<'a> {
                 let file = self.source.open(&one.node).map_err(&fail)?;
                 if is_archive(&file) {
                     let place = self.target.directory(&folder, 0o755, parent_owner).map_err(&fail)?;
-                    unpack(file, self.target.writable(&place).map_err(&fail)?, self.cancel)?;
+                    unpack(file, self.target.writable(&place).map_err(&fail)?, self.quota, self.cancel)?;
                     continue;
                 }
             }

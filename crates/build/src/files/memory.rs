@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sampan_archive::tar::{Header, Kind, Reader};
 use sampan_base::Cancel;
 use sampan_gotext::ignore::Ignore;
+use sampan_layers::Quota;
 
 use super::source::{Node, NodeKind, Source, join, split};
 use crate::run::BuildError;
@@ -118,8 +119,15 @@ impl Mirror {
         Ok((hash, size))
     }
 
-    /// Takes a content of a size in.
-    fn take(&self, content: &mut dyn Read, size: u64) -> io::Result<[u8; 32]> {
+    /// Forgets contents.
+    pub(crate) fn forget(&self, hashes: &[[u8; 32]]) {
+        for hash in hashes {
+            let _gone_already = std::fs::remove_file(self.place(hash));
+        }
+    }
+
+    /// Takes a content of a size in; says whether it is new here.
+    fn take(&self, content: &mut dyn Read, size: u64) -> io::Result<([u8; 32], bool)> {
         let mut hasher = blake3::Hasher::new();
         if size <= SMALL {
             let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
@@ -128,22 +136,31 @@ impl Mirror {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let hash = *hasher.update(&bytes).finalize().as_bytes();
-            if !self.has(&hash, size) {
+            let is_new = !self.has(&hash, size);
+            if is_new {
                 let new = self.fresh();
                 std::fs::write(&new, &bytes)?;
                 self.publish(&new, &hash)?;
             }
-            return Ok(hash);
+            return Ok((hash, is_new));
         }
         let new = self.fresh();
-        let mut file = File::create_new(&new)?;
+        let taken = self.take_large(content, size, &new);
+        if taken.is_err() {
+            drop(std::fs::remove_file(&new));
+        }
+        taken
+    }
+
+    fn take_large(&self, content: &mut dyn Read, size: u64, new: &Path) -> io::Result<([u8; 32], bool)> {
+        let mut hasher = blake3::Hasher::new();
+        let mut file = File::create_new(new)?;
         let mut buffer = vec![0; 256 * 1024];
         let mut left = size;
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
             let count = content.read(&mut buffer[..most])?;
             if count == 0 {
-                drop(std::fs::remove_file(&new));
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             hasher.update(&buffer[..count]);
@@ -151,12 +168,13 @@ impl Mirror {
             left -= count as u64;
         }
         let hash = *hasher.finalize().as_bytes();
-        if self.has(&hash, size) {
-            std::fs::remove_file(&new)?
+        let is_new = !self.has(&hash, size);
+        if is_new {
+            self.publish(new, &hash)?;
         } else {
-            self.publish(&new, &hash)?
+            std::fs::remove_file(new)?;
         }
-        Ok(hash)
+        Ok((hash, is_new))
     }
 }
 
@@ -227,18 +245,40 @@ impl MemoryTree {
     }
 }
 
-/// Reads a context from a tar stream. Devices are left out; a path or a hard link that leads out fails.
-pub(crate) fn read_tar(stream: impl Read, mirror: std::sync::Arc<Mirror>, cancel: &Cancel) -> Result<MemoryTree, BuildError> {
-    fill(MemoryTree::empty(mirror), stream, cancel)
+/// Reads a context from a tar stream. The contents that the mirror did not have before are added to `fresh`, also where it fails.
+/// Devices are left out; a path or a hard link that leads out fails.
+pub(crate) fn read_tar(
+    stream: impl Read,
+    mirror: std::sync::Arc<Mirror>,
+    quota: Quota,
+    fresh: &mut Vec<[u8; 32]>,
+    cancel: &Cancel,
+) -> Result<MemoryTree, BuildError> {
+    fill(MemoryTree::empty(mirror), stream, quota, fresh, cancel)
 }
 
-fn fill(mut tree: MemoryTree, stream: impl Read, cancel: &Cancel) -> Result<MemoryTree, BuildError> {
+fn fill(
+    mut tree: MemoryTree,
+    stream: impl Read,
+    quota: Quota,
+    fresh: &mut Vec<[u8; 32]>,
+    cancel: &Cancel,
+) -> Result<MemoryTree, BuildError> {
+    let mut room = quota.content;
+    let too_much = || BuildError::invalid(format!("the build context unpacks to more than {quota}: use a .dockerignore file"));
     let mut reader = Reader::new(stream);
     while let Some(header) = reader.next_entry().map_err(|error| BuildError::context(&error))? {
         cancel.check().map_err(|_| BuildError::Cancelled)?;
+        // What is here already takes no room, which shows of small files when they are read.
+        if tree.entries.len() as u64 > quota.entries || (header.size > SMALL && header.size > room) {
+            return Err(too_much());
+        }
         let out = || BuildError::invalid(format!("forbidden path outside the build context: {}", shown(&header.path)));
         let path = clean(&header.path).ok_or_else(out)?;
-        tree.add(&path, &header, &mut reader)?;
+        if let Some(hash) = tree.add(&path, &header, &mut reader)? {
+            fresh.push(hash);
+            room = room.checked_sub(header.size).ok_or_else(too_much)?;
+        }
     }
     // What comes behind the end is read, so that the sender sees no broken pipe.
     io::copy(&mut reader.into_inner(), &mut io::sink()).map_err(|error| BuildError::context(&error))?;
@@ -251,13 +291,14 @@ fn shown(path: &[u8]) -> String {
 }
 
 impl MemoryTree {
-    fn add<R: Read>(&mut self, path: &[u8], header: &Header, reader: &mut Reader<R>) -> Result<(), BuildError> {
+    /// Adds an entry. Gives its content's hash where the mirror did not have it.
+    fn add<R: Read>(&mut self, path: &[u8], header: &Header, reader: &mut Reader<R>) -> Result<Option<[u8; 32]>, BuildError> {
         let kind = match header.kind {
             Kind::Directory => NodeKind::Directory,
             Kind::Symlink => NodeKind::Symlink,
             Kind::File | Kind::Hardlink => NodeKind::File,
             Kind::Fifo => NodeKind::Fifo,
-            Kind::Character | Kind::Block => return Ok(()),
+            Kind::Character | Kind::Block => return Ok(None),
         };
         let mut node = Node {
             kind,
@@ -271,7 +312,7 @@ impl MemoryTree {
         if path.is_empty() && kind != NodeKind::Directory {
             return Err(BuildError::invalid("the build context's root is no directory"));
         }
-        let mut hash = [0; 32];
+        let (mut hash, mut fresh) = ([0; 32], None);
         if header.kind == Kind::Hardlink {
             let target = clean(&header.link).and_then(|target| self.entries.get(&target)).filter(|entry| entry.node.kind == NodeKind::File);
             let target = target.ok_or_else(|| {
@@ -279,7 +320,9 @@ impl MemoryTree {
             })?;
             (node.size, hash) = (target.node.size, target.hash);
         } else if kind == NodeKind::File {
-            hash = self.mirror.take(reader, header.size).map_err(|error| BuildError::context(&error))?;
+            let (taken, is_new) = self.mirror.take(reader, header.size).map_err(|error| BuildError::context(&error))?;
+            hash = taken;
+            fresh = is_new.then_some(taken);
             node.size = header.size;
         }
         if kind != NodeKind::Directory {
@@ -290,7 +333,8 @@ impl MemoryTree {
                 self.entries.remove(&key);
             }
         }
-        self.insert(node, hash)
+        self.insert(node, hash)?;
+        Ok(fresh)
     }
 
     /// Adds an entry, unless there are too many or they take too much room.
@@ -409,7 +453,8 @@ mod tests {
         let mut writer = Writer::new(Vec::new());
         headers.iter().for_each(|header| writer.append(header, &mut &b""[..]).unwrap());
         let bytes = writer.finish().unwrap();
-        fill(MemoryTree { most_held, ..MemoryTree::empty(mirror) }, &bytes[..], &Cancel::new())
+        let quota = Quota { entries: 1_000_000, content: 1 << 30 };
+        fill(MemoryTree { most_held, ..MemoryTree::empty(mirror) }, &bytes[..], quota, &mut Vec::new(), &Cancel::new())
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use sampan_archive::tar::Reader;
 use sampan_archive::{Compression, Decompress};
 use sampan_base::Cancel;
-use sampan_layers::{Mode, extract};
+use sampan_layers::{Mode, Quota, extract_within};
 
 use crate::run::BuildError;
 
@@ -34,8 +34,8 @@ pub(crate) fn is_archive(file: &File) -> bool {
     check().unwrap_or(false)
 }
 
-/// Unpacks an archive into a directory.
-pub(crate) fn unpack(file: File, directory: &OwnedFd, cancel: &Cancel) -> Result<(), BuildError> {
+/// Unpacks an archive into a directory, up to a limit.
+pub(crate) fn unpack(file: File, directory: &OwnedFd, quota: Quota, cancel: &Cancel) -> Result<(), BuildError> {
     let reader = Decompress::new(file).map_err(BuildError::io("read an archive"))?;
-    extract(reader, directory.as_fd(), Mode::Plain, cancel).map(drop).map_err(|error| BuildError::room("ADD failed", &error))
+    extract_within(reader, directory.as_fd(), Mode::Plain, quota, cancel).map(drop).map_err(|error| BuildError::room("ADD failed", &error))
 }

@@ -1,7 +1,7 @@
 //! A build under way: what its steps share, which of them need which, and its image.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use sampan_base::Cancel;
 use sampan_oci::{ImageConfig, ImageId, Reference};
@@ -11,7 +11,9 @@ use super::chain::Link;
 use super::download::Downloads;
 use super::error::BuildError;
 use super::event::Watcher;
+use super::git::Checkout;
 use super::key::{Parts, hash};
+use super::offers::Offers;
 use super::request::Resources;
 use super::schedule::Needs;
 use crate::files::Source;
@@ -28,6 +30,9 @@ pub(crate) struct Run<'a> {
     /// Which step makes an operation's result.
     pub(crate) makers: HashMap<OpId, usize>,
     pub(crate) downloads: Downloads,
+    pub(crate) offers: Offers,
+    /// They go with the build.
+    pub(crate) checkouts: Mutex<Vec<Checkout>>,
     /// Which place of which Dockerfile each step is.
     pub(super) places: Vec<String>,
     started: jiff::Timestamp,
@@ -54,9 +59,16 @@ impl<'a> Run<'a> {
             cancel: cancel.clone(),
             makers,
             downloads: Downloads::default(),
+            offers: Offers::default(),
+            checkouts: Mutex::default(),
             places: places(graph, name),
             started: jiff::Timestamp::now(),
         }
+    }
+
+    /// The same with images that may have done steps before.
+    pub(crate) fn with_offers(self, offers: Offers) -> Self {
+        Self { offers, ..self }
     }
 
     pub(crate) fn now(&self) -> (i64, u32) {

@@ -12,10 +12,12 @@ use sampan_transfer::Client;
 
 use super::bases::Local;
 use super::build::Run;
+use super::context::OpenedContext;
 use super::error::BuildError;
 use super::event::{Event, Watcher};
 use super::flight::Flights;
 use super::key::hash;
+use super::offers::Offers;
 use super::request::{BuildRequest, Built};
 use super::schedule;
 use crate::dockerfile;
@@ -73,6 +75,7 @@ impl Builder {
             std::fs::write(folder.join("places/etc").join(file), "")?;
         }
         std::fs::create_dir_all(folder.join("caches"))?;
+        drop(std::fs::remove_dir_all(folder.join("checkouts")));
         let (flights, active) = Default::default();
         Ok(Self { store, images, sandboxes, folder, mirror, client: None, flights, active })
     }
@@ -144,30 +147,35 @@ impl Builder {
 
     fn build_held(&self, request: BuildRequest<'_>, watch: Watcher<'_>, cancel: &Cancel, owner: &str) -> Result<Built, BuildError> {
         let BuildRequest { plan: mut wish, dockerfile: name, context, names, resources, pull_always, cache_from, pull } = request;
-        let (tree, host, text) = self.open_context(context, &name, &mut wish, cancel)?;
+        let OpenedContext { tree, host, text, checkout: _checkout } = self.open_context(context, &name, &mut wish, cancel)?;
         let excerpt = |lines| dockerfile::excerpt(&name, text.as_ref(), lines);
         let parsed = dockerfile::parse(&text).map_err(|error| BuildError::Dockerfile {
             text: error.to_string(),
+            solve: error.to_string(),
             kind: sampan_base::Failure::kind(&error),
             excerpt: excerpt(error.lines),
         })?;
         let bases = Local { images: &self.images, pull, pull_always, seen: Mutex::default(), cancel };
         let graph = plan::plan(&parsed, &wish, &bases).map_err(|error| BuildError::Dockerfile {
             text: error.classic_message().to_owned(),
+            solve: error.message.clone(),
             kind: error.kind,
             excerpt: excerpt(error.lines),
         })?;
         watch(Event::Planned(&graph));
-        if !cache_from.is_empty() {
-            let list = cache_from.join(", ");
-            watch(Event::Warning(format!("results of {list} (--cache-from) are not used: steps come from this engine's own cache only")));
-        }
         let bases: Vec<DiffId> = self.base_layers(&graph)?;
         self.store.hold_layers(owner, &bases).map_err(|error| BuildError::room("", &error))?;
-        let run = Run::new(self, &graph, tree, resources, watch, cancel, names.first());
+        let offers = Offers::load(&self.images, &cache_from);
+        self.store.hold_layers(owner, &offers.layers()).map_err(|error| BuildError::room("", &error))?;
+        let run = Run::new(self, &graph, tree, resources, watch, cancel, names.first()).with_offers(offers);
         let needs = run.needs();
         let stopper = || cancel.cancel();
-        let links = schedule::run(&needs, THREADS, &|step, get| run.step(step, get), &stopper);
+        let links = schedule::run(
+            &needs,
+            THREADS,
+            &|step, get| run.step(step, get).map_err(|error| error.at(step, || excerpt(Some(graph.steps[step].lines)))),
+            &stopper,
+        );
         if let Some(host) = host
             && let Err(error) = host.save()
         {

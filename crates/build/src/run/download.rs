@@ -20,9 +20,10 @@ use super::builder::Builder;
 use super::context::LONGEST;
 use super::error::BuildError;
 use super::file::Opened;
+use super::git::{self, Checkout};
 use super::key::hash;
-use crate::files::MemoryTree;
-use crate::plan::{Http, Remote, classify};
+use crate::files::{MemoryTree, TreeSource, quota};
+use crate::plan::{Git, Http, Remote, classify};
 
 /// Largest file that is fetched.
 const LARGEST: u64 = 64 << 30;
@@ -56,6 +57,8 @@ pub(crate) enum RemoteContext {
     Tar(Box<dyn Read + Send>),
     /// A Dockerfile alone.
     Dockerfile(Vec<u8>),
+    /// A repository.
+    Checkout(Checkout),
 }
 
 /// A failed download in BuildKit's words.
@@ -120,6 +123,16 @@ impl Builder {
         }
     }
 
+    /// Where a repository is checked out.
+    fn checkout_place(&self) -> Result<PathBuf, BuildError> {
+        Ok(self.folder.join("checkouts").join(super::builder::random_id()?))
+    }
+
+    /// Largest file for which there is room.
+    fn largest(&self) -> u64 {
+        quota(&self.folder).content.min(LARGEST)
+    }
+
     fn fetch(&self, request: &FetchRequest, cancel: &Cancel) -> Result<Fetched, BuildError> {
         let client = self.client.as_ref().ok_or_else(|| BuildError::unsupported("downloads by this engine"))?;
         client.fetch(request, cancel).map_err(|error| failed(&error))
@@ -133,7 +146,7 @@ impl Builder {
         }
         let request = FetchRequest {
             url: http.url.clone(),
-            limit: LARGEST,
+            limit: self.largest(),
             etag: known.as_ref().and_then(|(known, _)| known.etag.clone()),
             checked: http.checksum.is_some(),
         };
@@ -167,19 +180,19 @@ impl Builder {
     /// Opens a context at an address.
     pub(crate) fn fetch_context(&self, address: &str, cancel: &Cancel) -> Result<RemoteContext, BuildError> {
         let shown = || sampan_base::sanitize(address);
-        match classify(address) {
+        let whole = if address.starts_with("github.com/") { format!("https://{address}") } else { address.to_owned() };
+        match classify(&whole) {
+            Ok(Remote::Git { git, keep_git_dir }) => {
+                let git = Git { keep_git_dir: keep_git_dir.unwrap_or(false), ..git };
+                return Ok(RemoteContext::Checkout(git::fetch(&git, self.checkout_place()?, cancel)?));
+            }
             Ok(Remote::Http) => {}
-            Ok(Remote::Local) if !address.starts_with("github.com/") => {
+            Ok(Remote::Local) => {
                 return Err(BuildError::invalid(format!("remoteURL ({}) could not be recognized as URL", shown())));
             }
-            _ => {
-                return Err(BuildError::unsupported(&format!(
-                    "the repository {} as a build context (clone it and build the folder)",
-                    shown()
-                )));
-            }
+            Err(reason) => return Err(BuildError::invalid(reason)),
         }
-        let request = FetchRequest { url: address.to_owned(), limit: LARGEST, ..FetchRequest::default() };
+        let request = FetchRequest { url: address.to_owned(), limit: self.largest(), ..FetchRequest::default() };
         let mut fetched = self.fetch(&request, cancel)?;
         let mut start = Vec::new();
         (&mut fetched).take(512).read_to_end(&mut start).map_err(failed_read)?;
@@ -203,15 +216,30 @@ fn is_archive(start: &[u8], media_type: &str) -> bool {
 }
 
 impl Run<'_> {
-    /// The file of an address; fetched once in a build, whatever it is asked for.
+    /// The file of an address.
     pub(crate) fn download(&self, http: &Http) -> Result<Opened, BuildError> {
-        let key = format!("{}\n{:?}", http.url, http.checksum);
+        self.once(format!("{}\n{:?}", http.url, http.checksum), || self.builder.download(http, &self.cancel))
+    }
+
+    /// The files of a repository.
+    pub(crate) fn repository(&self, git: &Git) -> Result<Opened, BuildError> {
+        self.once(format!("{git:?}"), || {
+            let checkout = git::fetch(git, self.builder.checkout_place()?, &self.cancel)?;
+            let root = sampan_sys::dir::open(&checkout.root).map_err(BuildError::io("open a fetched repository"))?;
+            let tree = hash(&format!("{} {} {}", checkout.commit, git.subdir, git.keep_git_dir));
+            self.checkouts.lock().unwrap_or_else(PoisonError::into_inner).push(checkout);
+            Ok(Opened { source: Arc::new(TreeSource::new(root)), tree: Some(tree), download: false })
+        })
+    }
+
+    /// Fetches something once in a build, whatever it is asked for.
+    fn once(&self, key: String, fetch: impl FnOnce() -> Result<Opened, BuildError>) -> Result<Opened, BuildError> {
         let place = Arc::clone(self.downloads.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = &*place {
             return Ok(opened.clone());
         }
-        let opened = self.builder.download(http, &self.cancel)?;
+        let opened = fetch()?;
         *place = Some(opened.clone());
         Ok(opened)
     }

@@ -14,6 +14,8 @@ pub enum BuildError {
     Command {
         /// As the classic builder shows it.
         command: String,
+        /// Its words, with blanks between them, as BuildKit shows it.
+        process: String,
         /// The code.
         code: i32,
     },
@@ -30,10 +32,22 @@ pub enum BuildError {
     Dockerfile {
         /// In the classic builder's words.
         text: String,
+        /// In BuildKit's.
+        solve: String,
         /// What sort of failure.
         kind: ErrorKind,
         /// The faulty lines and those around, as Docker shows them; empty where there is no place.
         excerpt: String,
+    },
+    /// A step of a build failed.
+    #[error("{failure}")]
+    Step {
+        /// Its number in the plan.
+        step: usize,
+        /// Its lines and those around, as Docker shows them.
+        excerpt: String,
+        /// How it failed.
+        failure: Box<Self>,
     },
     /// The disk or the kernel failed.
     #[error("{action}")]
@@ -54,6 +68,7 @@ impl Failure for BuildError {
         match self {
             Self::Command { .. } => ErrorKind::Invalid,
             Self::Room { kind, .. } | Self::Dockerfile { kind, .. } => *kind,
+            Self::Step { failure, .. } => failure.kind(),
             Self::Io { .. } => ErrorKind::Internal,
             Self::Cancelled => ErrorKind::Cancelled,
         }
@@ -76,6 +91,33 @@ impl BuildError {
     /// A wrong request.
     pub fn invalid(text: impl Into<String>) -> Self {
         Self::Room { text: text.into(), kind: ErrorKind::Invalid }
+    }
+
+    /// The failure of a step. That a build ends is no step's failure.
+    pub(crate) fn at(self, step: usize, excerpt: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Cancelled | Self::Step { .. } => self,
+            failure => Self::Step { step, excerpt: excerpt(), failure: Box::new(failure) },
+        }
+    }
+
+    /// The failure without the step that it belongs to.
+    #[must_use]
+    pub fn bare(&self) -> &Self {
+        if let Self::Step { failure, .. } = self { failure.bare() } else { self }
+    }
+
+    /// The failure in BuildKit's words, where those differ from the classic builder's.
+    #[must_use]
+    pub fn solve_text(&self) -> Option<String> {
+        match self {
+            Self::Command { process, code, .. } => {
+                Some(format!("process {} did not complete successfully: exit code: {code}", sampan_gotext::quote(process)))
+            }
+            Self::Dockerfile { solve, .. } => Some(solve.clone()),
+            Self::Step { failure, .. } => failure.solve_text(),
+            _ => None,
+        }
     }
 
     /// What is not there yet.

@@ -6,6 +6,7 @@ use sampan_base::{Cancel, ErrorKind};
 
 use super::bases::Local;
 use super::builder::Builder;
+use super::context::OpenedContext;
 use super::error::BuildError;
 use super::request::BuildRequest;
 use crate::dockerfile::{self, Warning};
@@ -40,10 +41,11 @@ impl Builder {
     /// [`BuildError`]: a context or a Dockerfile that cannot be used.
     pub fn examine(&self, request: BuildRequest<'_>, question: Question, cancel: &Cancel) -> Result<(Answer, Vec<u8>), BuildError> {
         let BuildRequest { plan: mut wish, dockerfile: name, context, pull, pull_always, .. } = request;
-        let (_tree, _host, text) = self.open_context(context, &name, &mut wish, cancel)?;
+        let OpenedContext { text, checkout: _checkout, .. } = self.open_context(context, &name, &mut wish, cancel)?;
         let excerpt = |lines| dockerfile::excerpt(&name, text.as_ref(), lines);
         let mut file = dockerfile::parse(&text).map_err(|error| BuildError::Dockerfile {
             text: error.to_string(),
+            solve: error.to_string(),
             kind: sampan_base::Failure::kind(&error),
             excerpt: excerpt(error.lines),
         })?;
@@ -66,7 +68,8 @@ impl Builder {
                 wish.checks = true;
                 let bases = Local { images: &self.images, pull, pull_always, seen: Mutex::default(), cancel };
                 let planned = plan::plan(&file, &wish, &bases).map_err(|error| BuildError::Dockerfile {
-                    text: error.message.clone(),
+                    text: error.classic_message().to_owned(),
+                    solve: error.message.clone(),
                     kind: error.kind,
                     excerpt: excerpt(error.lines),
                 })?;

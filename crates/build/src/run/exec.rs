@@ -10,7 +10,7 @@ use super::chain::Link;
 use super::error::BuildError;
 use super::event::Event;
 use super::key::{Parts, hash};
-use crate::files::{Applied, Target, apply, digest, select};
+use crate::files::{Applied, Target, apply, digest, quota, select};
 use crate::plan::{Copy, Exec, FileAction, Mode, Mount, MountKind, Network, OpId, Security, Sharing, Unpack};
 
 type Get<'a> = &'a dyn Fn(usize) -> Option<Link>;
@@ -83,6 +83,9 @@ impl Run<'_> {
             binds: Vec::new(),
             tmpfs: Vec::new(),
         };
+        if !resources.fault.is_empty() {
+            return Err(BuildError::invalid(resources.fault.clone()));
+        }
         if !exec.devices.is_empty() {
             return Err(BuildError::unsupported("RUN --device"));
         }
@@ -102,7 +105,8 @@ impl Run<'_> {
         let mut print = |output, bytes: &[u8]| (self.watch)(Event::Printed(step, output, bytes));
         let end = self.builder.sandboxes.run_step(request, &mut print, &self.cancel).map_err(|error| BuildError::room("", &error))?;
         if end.code != 0 {
-            return Err(BuildError::Command { command: exec.display.clone(), code: end.code });
+            let (command, process) = (exec.display.clone(), exec.args.join(" "));
+            return Err(BuildError::Command { command, process, code: end.code });
         }
         (self.watch)(Event::Removed(step, id));
         Ok(())
@@ -158,7 +162,7 @@ impl Run<'_> {
         let root = sampan_sys::dir::open(place).map_err(BuildError::io("open a place for a mount"))?;
         let action = FileAction::Copy(Box::new(copy));
         let applied = Applied { action: &action, source: Some(&*opened.source), selected, download: false };
-        apply(&Target::plain(root), &[applied], self.now(), &self.cancel)?;
+        apply(&Target::plain(root), &[applied], self.now(), quota(&self.builder.folder), &self.cancel)?;
         Ok(name)
     }
 }

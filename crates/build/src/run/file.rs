@@ -7,7 +7,7 @@ use super::build::Run;
 use super::chain::Link;
 use super::error::BuildError;
 use super::key::{Parts, hash};
-use crate::files::{Applied, Earlier, Merged, NodeKind, Record, Selected, Source, Target, TreeSource, apply, digest, select};
+use crate::files::{Applied, Earlier, Merged, NodeKind, Record, Selected, Source, Target, TreeSource, apply, digest, quota, select};
 use crate::plan::{Copy, File, FileAction, Http, Op, OpId, Unpack};
 
 /// A source that is open, and the digest of the tree that it shows where that is known without reading it.
@@ -41,16 +41,20 @@ impl Run<'_> {
             let root = self.builder.sandboxes.mount_root(&lowers, None).map_err(BuildError::io("mount the files of another stage"))?;
             return Ok(Opened { source: Arc::new(TreeSource::new(root)), tree: Some(link.tree), download: false });
         }
-        match from.and_then(|op| self.graph.ops.get(op.0)) {
-            Some(Op::Context { name }) if name.is_empty() => {
+        from.and_then(|op| self.graph.ops.get(op.0))
+            .map_or_else(|| Err(BuildError::invalid("a source that makes no files")), |op| self.source_of(op))
+    }
+
+    /// Opens a source that no step makes.
+    fn source_of(&self, op: &Op) -> Result<Opened, BuildError> {
+        match op {
+            Op::Context { name } if name.is_empty() => {
                 let context = self.context.clone().ok_or_else(|| BuildError::invalid("there is no build context"))?;
                 Ok(Opened { source: context, tree: None, download: false })
             }
-            Some(Op::Context { name }) => Err(BuildError::unsupported(&format!("the named context {name} (with BuildKit's protocol)"))),
-            Some(Op::Http(http)) => self.download(http),
-            Some(Op::Git(git)) => {
-                Err(BuildError::unsupported(&format!("ADD of the repository {} (clone it into the context)", git.remote)))
-            }
+            Op::Context { name } => Err(BuildError::unsupported(&format!("the named context {name} (with BuildKit's protocol)"))),
+            Op::Http(http) => self.download(http),
+            Op::Git(git) => self.repository(git),
             _ => Err(BuildError::invalid("a source that makes no files")),
         }
     }
@@ -64,6 +68,9 @@ impl Run<'_> {
             if let Some(source) = self.tree_of(copy.from, get)? {
                 parts = parts.with(&name, source.tree);
                 loose = true;
+            } else if let Some(op @ Op::Git(_)) = copy.from.and_then(|op| self.graph.ops.get(op.0)) {
+                // Its commit says what it holds.
+                parts = parts.with(&name, self.source_of(op)?.tree.unwrap_or_default());
             } else if let Some(Op::Http(Http { checksum: Some(checksum), .. })) = copy.from.and_then(|op| self.graph.ops.get(op.0)) {
                 // What it must be is known without a look at it.
                 parts = parts.with(&name, checksum.to_string());
@@ -133,7 +140,7 @@ impl Run<'_> {
             wanted && one.selected.iter().any(|selected| selected.node.kind == NodeKind::File)
         };
         let target = self.target(link, folder, earlier, applied.iter().any(unpacks))?;
-        apply(&target, &applied, self.now(), &self.cancel)?;
+        apply(&target, &applied, self.now(), quota(&self.builder.folder), &self.cancel)?;
         Ok(target.into_record())
     }
 

@@ -22,6 +22,8 @@ pub struct Resources {
     pub extra_hosts: Vec<(String, String)>,
     /// Host name; empty: BuildKit's.
     pub hostname: String,
+    /// Why no command can have all this; empty: it can. Builds without commands do not mind.
+    pub fault: String,
 }
 
 /// Fetches an image that is not here: reference, platform, whether an image that is here is to be looked at again.
@@ -61,8 +63,7 @@ pub struct BuildRequest<'a> {
     pub resources: Resources,
     /// Whether base images are fetched although they are here.
     pub pull_always: bool,
-    /// Images whose steps were offered. Their histories do not say what files were copied, so they prove nothing: a warning says
-    /// that they are not used.
+    /// Images whose steps may be used; those that are not here are passed over.
     pub cache_from: Vec<String>,
     /// How images are fetched.
     pub pull: Pull<'a>,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use sampan_images::BuiltLayer;
 use sampan_oci::{DiffId, ImageConfig, ImageId};
 use sampan_store::BuildRow;
 
@@ -12,6 +13,7 @@ use super::chain::Link;
 use super::error::BuildError;
 use super::event::Event;
 use super::key::{Parts, hash};
+use super::offers::{Offer, is_told};
 use crate::files::Earlier;
 use crate::plan::{Op, Step};
 
@@ -79,48 +81,96 @@ impl Run<'_> {
 
     /// Makes a step's result, from an earlier result of the same operation where there is one.
     fn make(&self, work: &Work<'_>, get: Get<'_>) -> Result<Link, BuildError> {
-        let room = |error: sampan_store::DbError| BuildError::room("", &error);
-        let created = jiff::Timestamp::now().to_string();
         let mut keys = vec![work.parts.key()];
         if let (true, Some(Op::File(file))) = (work.loose, work.op) {
             keys.push(self.content_parts(file, work.link, get)?.key());
         }
-        let mut known = None;
-        if work.op.is_some() && !work.step.no_cache {
-            for key in &keys {
-                known = known.or(self.find(key)?.filter(|row| !row.layer.is_empty()));
+        let reason = self.reason(work)?;
+        let made = match self.known(work, &keys)? {
+            Some(known) => known,
+            None => self.fresh(work, reason, get)?,
+        };
+        self.remember(work, &made, keys)?;
+        let mut link = self.image_link(&made.image)?;
+        link.tree = if made.layer.is_empty() {
+            work.link.tree.clone()
+        } else {
+            work.link.clone().grown(made.image, ImageConfig::clone(&link.config), &made.tree).tree
+        };
+        self.done(work.number, &link, made.cached, made.reason);
+        Ok(link)
+    }
+
+    /// The result of the same operation on another image.
+    fn known(&self, work: &Work<'_>, keys: &[String]) -> Result<Option<Made>, BuildError> {
+        if work.op.is_none() || work.step.no_cache {
+            return Ok(None);
+        }
+        for key in keys {
+            if let Some(row) = self.find(key)?.filter(|row| !row.layer.is_empty()) {
+                let layer: DiffId = row.layer.parse().map_err(|_| BuildError::invalid("a remembered layer without a digest"))?;
+                let reason = "the same operation was done before".to_owned();
+                return self.made(work, Some(&layer), &row.created, (row.tree, row.size), reason).map(Some);
             }
         }
-        let reason = self.reason(work)?;
-        let (image, layer, tree, size, created, cached) = match (&known, work.op) {
-            (Some(row), _) => {
-                let layer: DiffId = row.layer.parse().map_err(|_| BuildError::invalid("a remembered layer without a digest"))?;
-                let config = work.link.configured(work.step, Some(&layer), &row.created);
-                let image = self.builder.images.create(&config, work.link.image.as_ref()).map_err(|error| BuildError::room("", &error))?;
-                (image, row.layer.clone(), row.tree.clone(), row.size, row.created.clone(), true)
-            }
-            (None, None) => {
-                let config = work.link.configured(work.step, None, &created);
-                let image = self.builder.images.create(&config, work.link.image.as_ref()).map_err(|error| BuildError::room("", &error))?;
-                (image, String::new(), String::new(), 0, created, false)
-            }
-            (None, Some(op)) => {
-                let built = self.execute(work, op, &created, get)?;
-                (built.image, built.diff_id.to_string(), built.tree, built.content, created, false)
-            }
+        Ok(None)
+    }
+
+    /// Takes what an offered image has of a step, or does it.
+    fn fresh(&self, work: &Work<'_>, reason: String, get: Get<'_>) -> Result<Made, BuildError> {
+        let offer = if work.step.no_cache { None } else { self.offers.find(work.link, work.step) };
+        if let Some(offer) = offer.as_ref().filter(|_| is_told(work.op)) {
+            return self.take(work, offer);
+        }
+        let created = jiff::Timestamp::now().to_string();
+        let Some(op) = work.op else {
+            let made = self.made(work, None, &created, (String::new(), 0), reason)?;
+            return Ok(Made { cached: false, ..made });
         };
+        match self.execute(work, op, (&created, offer.as_ref()), get)? {
+            None => offer.map_or_else(|| Err(BuildError::invalid("a result that nobody has")), |offer| self.take(work, &offer)),
+            Some(built) => {
+                let (layer, tree) = (built.diff_id.to_string(), built.tree);
+                Ok(Made { image: built.image, layer, tree, size: built.content, created, cached: false, reason })
+            }
+        }
+    }
+
+    /// The result that an offered image has.
+    fn take(&self, work: &Work<'_>, offer: &Offer) -> Result<Made, BuildError> {
+        let tree = offer.layer.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.made(work, offer.layer.as_ref(), &offer.created, (tree, 0), format!("{} has it", offer.image))
+    }
+
+    /// An image of a layer that is here.
+    fn made(
+        &self,
+        work: &Work<'_>,
+        layer: Option<&DiffId>,
+        created: &str,
+        (tree, size): (String, u64),
+        reason: String,
+    ) -> Result<Made, BuildError> {
+        let config = work.link.configured(work.step, layer, created);
+        let image = self.builder.images.create(&config, work.link.image.as_ref()).map_err(|error| BuildError::room("", &error))?;
+        let layer = layer.map(ToString::to_string).unwrap_or_default();
+        Ok(Made { image, layer, tree, size, created: created.to_owned(), cached: true, reason })
+    }
+
+    /// Keeps a result under its keys.
+    fn remember(&self, work: &Work<'_>, made: &Made, keys: Vec<String>) -> Result<(), BuildError> {
         let row = BuildRow {
             key: work.key.clone(),
             place: String::new(),
             text: work.step.text.clone(),
             parts: String::new(),
-            image: image.to_string(),
-            tree: tree.clone(),
-            layer: layer.clone(),
-            size,
-            created,
+            image: made.image.to_string(),
+            tree: made.tree.clone(),
+            layer: made.layer.clone(),
+            size: made.size,
+            created: made.created.clone(),
             used: seconds(),
-            uses: u64::from(cached),
+            uses: u64::from(made.cached),
             result: false,
         };
         let mut rows = vec![row.clone()];
@@ -133,15 +183,7 @@ impl Run<'_> {
                 rows[0] = BuildRow { place, parts: work.parts.print(), ..row.clone() };
             }
         }
-        self.builder.store.put_build_results(&rows).map_err(room)?;
-        let mut link = self.image_link(&image)?;
-        link.tree = if layer.is_empty() {
-            work.link.tree.clone()
-        } else {
-            work.link.clone().grown(image, ImageConfig::clone(&link.config), &tree).tree
-        };
-        self.done(work.number, &link, cached, if cached { "the same operation was done before".into() } else { reason });
-        Ok(link)
+        self.builder.store.put_build_results(&rows).map_err(|error| BuildError::room("", &error))
     }
 
     /// Why a step has to run.
@@ -159,11 +201,11 @@ impl Run<'_> {
         ))
     }
 
-    /// Does a step's work in a fresh folder and publishes what changed.
-    fn execute(&self, work: &Work<'_>, op: &Op, created: &str, get: Get<'_>) -> Result<sampan_images::BuiltLayer, BuildError> {
+    /// Does a step's work in a fresh folder and publishes what changed; `None` where the offered layer is the same.
+    fn execute(&self, work: &Work<'_>, op: &Op, with: With<'_>, get: Get<'_>) -> Result<Option<BuiltLayer>, BuildError> {
         let store = &self.builder.store;
         let staging = store.staging().map_err(BuildError::io("make a staging folder"))?;
-        let made = self.execute_in(&staging, work, op, created, get);
+        let made = self.execute_in(&staging, work, op, with, get);
         if let Err(error) = store.discard(&staging) {
             tracing::warn!(%error, "cannot remove a staging folder");
         }
@@ -185,9 +227,9 @@ impl Run<'_> {
         staging: &Path,
         work: &Work<'_>,
         op: &Op,
-        created: &str,
+        (created, offer): With<'_>,
         get: Get<'_>,
-    ) -> Result<sampan_images::BuiltLayer, BuildError> {
+    ) -> Result<Option<BuiltLayer>, BuildError> {
         let fail = || BuildError::io("make the folder of a step");
         let (folder, layer) = (staging.join("run"), staging.join("layer"));
         for path in [folder.join("upper"), folder.join("work"), layer.clone()] {
@@ -207,12 +249,33 @@ impl Run<'_> {
             _ => return Err(BuildError::unsupported("this operation as a step")),
         }
         std::fs::rename(folder.join("upper"), layer.join("fs")).map_err(fail())?;
+        if let (Some(offered), Op::File(_)) = (offer.and_then(|offer| offer.layer.as_ref()), op)
+            && self.builder.images.is_same_tree(&layer.join("fs"), offered, &self.cancel).map_err(|error| BuildError::room("", &error))?
+        {
+            return Ok(None);
+        }
         let complete = |diff_id: &DiffId| work.link.configured(work.step, Some(diff_id), created);
         self.builder
             .images
             .publish_upper(&layer, work.link.image.as_ref(), complete, &self.cancel)
+            .map(Some)
             .map_err(|error| BuildError::room("", &error))
     }
+}
+
+/// When a step is done, and what an offered image has of it.
+type With<'a> = (&'a str, Option<&'a Offer>);
+
+/// A step's result.
+struct Made {
+    image: ImageId,
+    /// Empty where only the configuration changed.
+    layer: String,
+    tree: String,
+    size: u64,
+    created: String,
+    cached: bool,
+    reason: String,
 }
 
 /// A step to be made.

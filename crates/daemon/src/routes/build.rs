@@ -8,6 +8,8 @@ use http::{HeaderMap, Method};
 use sampan_base::{Cancel, Failure as _};
 use sampan_build::plan::{BaseError, Entitlements, NamedContext, Network, NoCache, Request};
 use sampan_build::{BuildRequest, CacheItem, ContextInput, Event, Limits, PruneRequest, Question, Resources};
+use sampan_engine::Engine;
+use sampan_engine::model::Resources as Asked;
 use sampan_images::PullOptions;
 use sampan_oci::{Platform, Reference};
 use sampan_transfer::Login;
@@ -104,10 +106,14 @@ fn refuse(query: &Query) -> Result<(), ApiError> {
         return Err(ApiError::unsupported("BuildKit sessions (set DOCKER_BUILDKIT=0)"));
     }
     if query.truth("squash") {
-        return Err(ApiError::unsupported("squash (images keep their layers)"));
+        return Err(ApiError::invalid("squash is only supported with experimental mode"));
     }
-    if !matches!(query.text("isolation"), "" | "default") {
-        return Err(ApiError::invalid(format!("invalid isolation mode: {}", query.text("isolation"))));
+    if !query.text("securityopt").is_empty() {
+        return Err(ApiError::invalid("security options are not supported on linux"));
+    }
+    let isolation = query.text("isolation");
+    if !matches!(isolation.to_lowercase().as_str(), "" | "default") {
+        return Err(ApiError::invalid(format!("unsupported isolation: {}", sampan_gotext::quote(isolation))));
     }
     if !matches!(query.text("outputs"), "" | "null" | "[]") {
         return Err(ApiError::unsupported("outputs (the result is an image)"));
@@ -217,9 +223,6 @@ fn resources(query: &Query) -> Result<Resources, ApiError> {
         cpuset_mems: query.text("cpusetmems").to_owned(),
         ..Limits::default()
     };
-    if memory > 0 && memory < 6 << 20 {
-        return Err(ApiError::invalid("Minimum memory limit allowed is 6MB"));
-    }
     let mut ulimits = Vec::new();
     if !matches!(query.text("ulimits"), "" | "null") {
         let read: Vec<serde_json::Value> = serde_json::from_str(query.text("ulimits"))
@@ -241,7 +244,7 @@ fn resources(query: &Query) -> Result<Resources, ApiError> {
         let (name, address) = line.split_once([':', '=']).ok_or_else(|| ApiError::invalid(format!("invalid extra host: {line}")))?;
         extra_hosts.push((name.to_owned(), address.to_owned()));
     }
-    Ok(Resources { limits, shm_size: number("shmsize")?, ulimits, extra_hosts, hostname: String::new() })
+    Ok(Resources { limits, shm_size: number("shmsize")?, ulimits, extra_hosts, ..Resources::default() })
 }
 
 /// `X-Registry-Config`: a login for each registry.
@@ -262,14 +265,30 @@ fn login_for(logins: &BTreeMap<String, Login>, reference: &Reference) -> Login {
     found.map(|(_, login)| login.clone()).unwrap_or_default()
 }
 
+/// Why commands cannot have their limits. Docker tells it where a command would run, and not before.
+fn fault(engine: &Engine, limits: &Limits) -> String {
+    let mut asked = Asked {
+        memory: limits.memory,
+        memory_swap: limits.memory_swap,
+        cpu_shares: limits.cpu_shares,
+        cpu_period: limits.cpu_period,
+        cpu_quota: limits.cpu_quota,
+        cpuset_cpus: limits.cpuset_cpus.clone(),
+        cpuset_mems: limits.cpuset_mems.clone(),
+        ..Asked::default()
+    };
+    engine.check_limits(&mut asked).map_or_else(|error| error.to_string(), |_| String::new())
+}
+
 async fn build(context: Arc<Context>, call: Call) -> Reply {
-    let wish = match wish(&call.query, call.request.headers()) {
+    let mut wish = match wish(&call.query, call.request.headers()) {
         Ok(wish) => wish,
         Err(error) => {
             body::drain(call.request.into_body()).await;
             return Err(error);
         }
     };
+    wish.resources.fault = fault(&context.engine, &wish.resources.limits);
     let token = call.query.text("sampancontext");
     let input = if !matches!(wish.remote.as_str(), "" | "client-session") {
         let address = wish.remote.clone();

@@ -189,7 +189,7 @@ impl Shower<'_> {
 
     /// Ends a build that failed: a status where nothing was said yet, else the last line.
     pub(crate) fn fail(&mut self, error: &BuildError) -> Result<(), ApiError> {
-        let text = sampan_engine::chain(error);
+        let text = sampan_engine::chain(error.bare());
         if !self.begun && !self.show.native {
             return Err(match error.kind() {
                 sampan_base::ErrorKind::Cancelled => ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, text),
@@ -199,16 +199,33 @@ impl Shower<'_> {
         for held in std::mem::take(&mut self.held) {
             self.lines.send(&held);
         }
-        let detail = match error {
-            BuildError::Command { code, .. } => object! { "code": i64::from(*code), "message": text.clone() },
-            BuildError::Dockerfile { excerpt, .. } if self.show.native && !excerpt.is_empty() => {
-                object! { "message": text.clone(), "excerpt": excerpt.clone() }
-            }
-            _ => object! { "message": text.clone() },
+        if self.show.native {
+            self.lines.send(&object! { "errorDetail": native_failure(error, &text), "error": text });
+            return Ok(());
+        }
+        let detail = match command_code(error) {
+            0 => object! { "message": text.clone() },
+            code => object! { "code": code, "message": text.clone() },
         };
         self.lines.send(&object! { "errorDetail": detail, "error": text });
         Ok(())
     }
+}
+
+/// The code of the command that failed; 0 where it was no command.
+fn command_code(error: &BuildError) -> i64 {
+    if let BuildError::Command { code, .. } = error.bare() { i64::from(*code) } else { 0 }
+}
+
+/// A failure as our own command line reads it: BuildKit's words, the place in the Dockerfile, the step.
+fn native_failure(error: &BuildError, text: &str) -> Json {
+    let (step, excerpt) = match error {
+        BuildError::Step { step, excerpt, .. } => (i64::try_from(*step).unwrap_or(-1), excerpt.as_str()),
+        BuildError::Dockerfile { excerpt, .. } => (-1, excerpt.as_str()),
+        _ => (-1, ""),
+    };
+    let message = error.solve_text().unwrap_or_else(|| text.to_owned());
+    object! { "code": command_code(error), "message": message, "excerpt": excerpt.to_owned(), "step": step }
 }
 
 /// A failure in words.

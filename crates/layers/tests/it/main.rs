@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sampan_archive::tar::{Header, Kind, Writer};
 use sampan_base::Cancel;
-use sampan_layers::{ExtractError, Extracted, Mode, PackMode, archive_path, changes, extract, pack, stat_path};
+use sampan_layers::{ExtractError, Extracted, Mode, PackMode, Quota, archive_path, changes, extract, extract_within, pack, stat_path};
 
 /// One entry: a header and its content.
 type Item = (Header, &'static [u8]);
@@ -242,4 +242,18 @@ fn trees_deeper_than_archives_are_refused_and_broad_ones_compared() {
     assert!(error.to_string().contains("too deep"), "{error}");
     sampan_sys::dir::remove_all(handle.as_fd(), std::ffi::OsStr::new(&"n".repeat(250))).unwrap();
     assert_untouched(&folder);
+}
+
+#[test]
+fn what_unpacks_to_more_than_is_allowed_ends_before_it_is_written() {
+    let items = [file("a", b"12345"), file("b", b"678"), directory("c", 0o755)];
+    let within = |entries, content| {
+        let (_folder, root) = rig();
+        let quota = Quota { entries, content };
+        let done = extract_within(&archive(&items)[..], File::open(&root).unwrap().as_fd(), Mode::Plain, quota, &Cancel::new());
+        (done.map_err(|error| error.to_string()), std::fs::read_dir(&root).unwrap().count())
+    };
+    assert_eq!(within(3, 8), (Ok(Extracted { entries: 3, content: 8 }), 3));
+    assert_eq!(within(2, 8), (Err("the archive unpacks to more than 2 files or 0 MiB".into()), 2));
+    assert_eq!(within(3, 7), (Err("the archive unpacks to more than 3 files or 0 MiB".into()), 1));
 }

@@ -7,7 +7,8 @@ const SERVER: &str = r#"
 import http.server, hashlib, os, socketserver
 class Server(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        name = os.path.basename(self.path.split('?')[0])
+        path = self.path.split('?')[0].lstrip('/')
+        name = path if '.git/' in path else os.path.basename(path)
         def say(status, headers, body=b''):
             open('asked', 'a').write('%s %d\n' % (self.path, status))
             self.send_response(status)
@@ -102,7 +103,7 @@ fn a_checksum_is_a_key_and_is_checked() {
     refused(&world, "FROM box\nADD http://127.0.0.1/none /x\n", "failed to load cache key: invalid response status 404");
     refused(&world, "FROM box\nADD http://127.0.0.1/evil /x\n", "link-local or a metadata service's");
     refused(&world, "FROM box\nADD http://127.0.0.1:1/x /x\n", "connection refused");
-    refused(&world, "FROM box\nADD https://example.test/a.git /x\n", "not supported");
+    refused(&world, "FROM box\nADD git@example.test:a.git /x\n", "not supported");
     assert_eq!(world.ok("ls /var/lib/sampan/build/mirror/new /var/lib/sampan/ingest | grep -vc : || true"), "1");
 }
 
@@ -123,7 +124,45 @@ fn a_context_may_be_at_an_address() {
     assert!(
         post("http://127.0.0.1/none.tar").ends_with("400") && post("http://127.0.0.1/none.tar").contains("invalid response status 404")
     );
-    assert!(post("https://example.test/a.git").contains("not supported") && post("x").contains("could not be recognized as URL"));
+    assert!(post("git@example.test:a.git").contains("not supported") && post("x").contains("could not be recognized as URL"));
+}
+
+#[test]
+fn repositories_are_fetched() {
+    let world = world();
+    drop(world.ok(
+        "export HOME=$PWD; git config --global user.email a@b; git config --global user.name n; git init -q -b main repo && cd repo \
+         && mkdir sub && echo first > sub/f && ln -s /etc sub/out && ln -s /etc out && printf 'FROM box\nCOPY sub/f /f\n' > Dockerfile \
+         && git add . && git commit -qm one && git tag v1 && echo second > sub/f && git commit -qam two \
+         && git clone -q --bare . ../served/x.git && git -C ../served/x.git update-server-info",
+    ));
+    let url = "http://127.0.0.1/x.git";
+    drop(build(&world, &format!("FROM box\nADD {url} /head/\nADD {url}#v1:sub /first/\nADD --keep-git-dir=true {url} /kept/\n"), "-t g"));
+    let look = "cat /head/sub/f /first/f; ls -A /head /first; test -d /kept/.git && stat -c %u:%g:%a /head/sub/f";
+    assert_eq!(
+        world.ok(&format!("sampan run --rm g sh -c '{look}'")),
+        "second\nfirst\n/first:\nf\nout\n\n/head:\nDockerfile\nout\nsub\n0:0:644"
+    );
+    // The commit decides whether a result is used again.
+    assert!(build(&world, &format!("FROM box\nADD {url} /head/\n"), "").contains("1 of 1 steps were cached"));
+    drop(world.ok("export HOME=$PWD; cd repo; echo third > sub/f; git commit -qam three; git push -q ../served/x.git main; git -C ../served/x.git update-server-info"));
+    assert!(build(&world, &format!("FROM box\nADD {url} /head/\n"), "-t h").contains("0 of 1 steps were cached"));
+    assert_eq!(world.ok("sampan run --rm h cat /head/sub/f"), "third");
+    let commit = world.ok("git -C repo rev-parse HEAD");
+    drop(build(&world, &format!("FROM box\nADD --checksum={commit} {url} /head/\n"), ""));
+    refused(&world, &format!("FROM box\nADD --checksum={} {url} /x/\n", "0".repeat(40)), "expected checksum to match");
+    refused(&world, &format!("FROM box\nADD {url}#nosuch /x/\n"), "nosuch");
+    // No folder outside of it, neither by dots nor by links, and no option of git.
+    for folder in ["../../../../etc", "out"] {
+        refused(&world, &format!("FROM box\nADD {url}#main:{folder} /x/\n"), "subdir not found");
+    }
+    refused(&world, &format!("FROM box\nADD {url}#--upload-pack=x /x/\n"), "invalid refspec");
+    let post = |remote: &str| {
+        world.ok(&format!("curl -s --unix-socket /run/sampan/sampan.sock -X POST 'http://x/v1.45/build?t=r&remote={remote}'"))
+    };
+    assert!(post(&format!("{url}%23v1")).contains("Successfully tagged r:latest"));
+    assert_eq!(world.ok("sampan run --rm r cat /f"), "first");
+    assert_eq!(world.ok("ls /var/lib/sampan/build/checkouts | wc -l"), "0");
 }
 
 #[test]

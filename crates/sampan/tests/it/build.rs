@@ -87,13 +87,114 @@ fn mounts_flags_and_limits_do_what_they_say() {
 }
 
 #[test]
-fn images_that_are_offered_as_a_cache_are_refused_aloud() {
-    let world = World::with_docker();
-    drop(world.ok("docker load -q -i box.tar && printf 'FROM box\\nRUN true\\n' > Dockerfile"));
-    for line in ["DOCKER_BUILDKIT=0 docker build --cache-from box:latest .", "sampan build --cache-from box:latest . 2>&1"] {
-        let told = world.ok(line);
-        assert!(told.contains("results of box:latest (--cache-from) are not used"), "{line}: {told}");
+fn a_failing_command_is_shown_with_its_end_and_its_place() {
+    let world = world();
+    drop(world.ok(
+        "printf 'FROM box\nRUN i=0; while [ $i -lt 12 ]; do i=$((i+1)); echo line $i; done; \\\\\n  exit 7\nENV A=b\n' > ctx/Dockerfile",
+    ));
+    let plain = world.sh("sampan build --network none ctx");
+    assert_eq!((plain.code, plain.stdout.as_str()), (7, ""), "{plain:?}");
+    // Times differ.
+    let told = world.ok("sampan build --network none ctx 2>&1 | sed -E 's/(^| )[0-9]+\\.[0-9]{3} /\\1T /' || true");
+    let command = "i=0; while [ $i -lt 12 ]; do i=$((i+1)); echo line $i; done;   exit 7";
+    let reason = format!("process \"/bin/sh -c {command}\" did not complete successfully: exit code: 7");
+    let last: String = (3..=12).map(|line| format!("T line {line}\n")).collect();
+    let expected = format!(
+        "#2 T line 12\n#2 ERROR: {reason}\n------\n > [2/2] RUN {command}:\n{last}------\nDockerfile:2\n--------------------\n   1 |     FROM box\n   2 | >>> RUN i=0; while [ $i -lt 12 ]; do i=$((i+1)); echo line $i; done; \\\n   3 | >>>   exit 7\n   4 |     ENV A=b\n--------------------\nERROR: failed to build: failed to solve: {reason}"
+    );
+    assert!(told.ends_with(&expected), "{told}\n\n{expected}");
+    let terminal = world.sh("script -qec 'sampan build --network none ctx' /dev/null | tr -d '\\r'");
+    assert!(
+        terminal.stdout.contains(&format!(" > [2/2] RUN {command}:\n")) && terminal.stdout.contains("   3 | >>>   exit 7\n"),
+        "{terminal:?}"
+    );
+    // A copy that fails has a place too, and nothing that it printed.
+    let copy = world.sh("printf 'FROM box\nCOPY nosuch /\n' > ctx/Dockerfile; sampan build ctx");
+    assert!(copy.stderr.contains("------\n > [2/2] COPY nosuch /:\n------\nDockerfile:2\n") && copy.code == 1, "{copy:?}");
+    // Docker's classic client is told what the classic builder tells.
+    let theirs = world.sh("printf 'FROM box\nRUN exit 3\n' > ctx/Dockerfile; DOCKER_BUILDKIT=0 docker build --network none ctx");
+    assert!(theirs.code == 3 && theirs.stderr.ends_with("The command '/bin/sh -c exit 3' returned a non-zero code: 3\n"), "{theirs:?}");
+}
+
+#[test]
+fn images_that_are_offered_serve_as_a_cache() {
+    let world = world();
+    let file = "FROM box\\nENV A=1\\nRUN echo $A > /a; cat /proc/sys/kernel/random/uuid >> /a\\nCOPY one /one\\nRUN cat /one > /b; cat /proc/sys/kernel/random/uuid >> /b\\nRUN --mount=type=tmpfs,target=/t cat /proc/sys/kernel/random/uuid > /c\\nCMD [\"x\"]\\n";
+    drop(world.ok(&format!("printf '{file}' > ctx/Dockerfile; sampan build -q -t o:1 ctx; sampan save -o o.tar o:1")));
+    let seen = |tag: &str| world.ok(&format!("sampan run --rm {tag} sh -c 'cat /a /b'"));
+    let id = |tag: &str| world.ok(&format!("sampan image inspect -f '{{{{.Id}}}}' {tag}"));
+    let (first, first_id) = (seen("o:1"), id("o:1"));
+    // The engine forgets all but the image.
+    let forget = "sampan rmi -f $(sampan images -q o) >/dev/null 2>&1; sampan builder prune -af >/dev/null; sampan image prune -f > /dev/null; sampan load -q -i o.tar";
+    drop(world.ok(&format!("{forget}; touch -d 2011-11-11 ctx/one")));
+    drop(world.ok("sampan build -q -t o:own ctx"));
+    assert_ne!(seen("o:own"), first, "nothing is left to be used");
+    drop(world.ok(forget));
+    let told = world.ok("DOCKER_BUILDKIT=0 docker build --cache-from nosuch --cache-from '!!' --cache-from o:1 -t o:2 ctx");
+    // All but the command whose mounts the history does not tell, and what follows.
+    assert_eq!(told.matches(" ---> Using cache\n").count(), 4, "{told}");
+    assert_eq!(seen("o:2"), first);
+    // Without that command it is the same image, to the byte.
+    drop(world.ok("sed -i /tmpfs/d ctx/Dockerfile; sampan build -q -t o:3 ctx; sampan save -o o.tar o:3"));
+    let third = id("o:3");
+    assert_ne!(third, first_id);
+    drop(world.ok(forget));
+    let told = world.ok("sampan build --explain --cache-from o:3 -t o:4 ctx 2>&1");
+    assert!(told.contains("cached: o:3 has it") && told.contains("5 of 5 steps were cached"), "{told}");
+    assert_eq!(id("o:4"), third);
+    // Another file ends it, whatever the history says.
+    drop(world.ok(forget));
+    let told = world.ok("echo other > ctx/one; DOCKER_BUILDKIT=0 docker build --cache-from o:3 -t o:5 ctx");
+    assert_eq!(told.matches(" ---> Using cache\n").count(), 2, "{told}");
+    assert!(seen("o:5").contains("\nother\n"));
+    assert_eq!(world.ok("sampan images -q --filter dangling=true | wc -l"), "0");
+}
+
+#[test]
+fn options_of_builds_do_what_dockers_do() {
+    let world = world();
+    let run = |flags: &str, command: &str| {
+        let out = world.sh(&format!(
+            "printf 'FROM box\\nRUN {command}\\n' > ctx/Dockerfile; DOCKER_BUILDKIT=0 docker build --no-cache {flags} ctx 2>&1"
+        ));
+        out.stdout
+    };
+    for (flags, command, expected) in [
+        ("--shm-size 8m", "df /dev/shm | tail -1", " 8192 "),
+        ("--ulimit nofile=77:88", "ulimit -Sn; ulimit -Hn", "\n77\n88\n"),
+        ("--add-host a:1.2.3.4 --add-host b=1.2.3.5", "cat /etc/hosts", "\n1.2.3.4\ta\n1.2.3.5\tb\n"),
+        ("--isolation Default", "echo ran", "\nran\n"),
+        ("--compress", "echo ran", "\nran\n"),
+        (
+            "--memory 64m --memory-swap -1",
+            "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null || true",
+            "\n67108864\n",
+        ),
+        ("--cpu-shares 2 --cpuset-cpus 0 --cpuset-mems 0", "grep Cpus_allowed_list /proc/self/status", "list:\t0\n"),
+        (
+            "--cpu-quota 50000 --cpu-period 100000",
+            "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null || true",
+            "\n50000",
+        ),
+        ("--memory 1m", "true", "\nMinimum memory limit allowed is 6MB\n"),
+        ("--memory 64m --memory-swap 32m", "true", "\nMinimum memoryswap limit should be larger than memory limit, see usage\n"),
+        ("--memory-swap 64m", "true", "\nYou should always set the Memory limit when using Memoryswap limit, see usage\n"),
+        ("--cpu-quota 500", "true", "\nCPU cfs quota can not be less than 1ms (i.e. 1000)\n"),
+        (
+            "--cpu-quota 5000 --cpu-period 10",
+            "true",
+            "\nCPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)\n",
+        ),
+        ("--security-opt seccomp=unconfined", "true", "Error response from daemon: security options are not supported on linux\n"),
+        ("--isolation hyperv", "true", "Error response from daemon: unsupported isolation: \"hyperv\"\n"),
+        ("--squash", "true", "\"--squash\" is only supported on a Docker daemon with experimental features enabled\n"),
+        ("--cgroup-parent /x", "true", "not supported: cgroupparent"),
+    ] {
+        let told = run(flags, command);
+        assert!(told.contains(expected), "{flags}: {told}");
     }
+    // Limits are of no matter where nothing runs.
+    drop(world.ok("printf 'FROM box\\nENV A=1\\n' > ctx/Dockerfile; sampan build -q --memory 1m ctx"));
 }
 
 #[test]
@@ -117,6 +218,35 @@ fn hostile_contexts_are_refused() {
     let links = "printf 'FROM box\\nRUN ln -s /proc/1/root/etc /e; ln -s ../../../../../tmp /t\\nCOPY one /t/copied\\nRUN cat /tmp/copied\\n' > ctx/Dockerfile; sampan build -t l ctx; ls /tmp/copied";
     assert!(world.sh(links).stderr.contains("one"));
     assert!(world.sh("ls /tmp/copied").code != 0);
+}
+
+#[test]
+fn archives_that_hold_more_than_the_disk_end_early_and_lose_nothing() {
+    let mut world = world();
+    drop(world.ok("printf 'FROM box\nCOPY one /x\n' > ctx/Dockerfile; sampan build -q -t before ctx"));
+    // The engine's disk: 64 MiB. The archives: 1 GB, of one file and of many.
+    drop(world.ok("mkdir small"));
+    world.kill_daemon();
+    drop(world.ok("cp -a /var/lib/sampan/. small/ && mount -t tmpfs -o size=64m small /var/lib/sampan && cp -a small/. /var/lib/sampan/"));
+    world.start_daemon();
+    let free = "df -k --output=avail /var/lib/sampan | tail -1 | xargs";
+    let before: i64 = world.ok(free).parse().unwrap();
+    drop(world.ok(
+        "python3 - <<'END'\nimport tarfile, io\nclass Zeros:\n    def __init__(self, n): self.n = n\n    def read(self, k=-1):\n        k = self.n if k < 0 else min(k, self.n); self.n -= k; return bytes(k)\n\
+         def make(name, files, size):\n    with tarfile.open(name, 'w:gz', compresslevel=1) as t:\n        def add(n, data, s):\n            i = tarfile.TarInfo(n); i.size = s; t.addfile(i, data)\n        f = b'FROM box\\nCOPY f0 /x\\n'; add('Dockerfile', io.BytesIO(f), len(f))\n        for k in range(files):\n            head = str(k).encode().ljust(16); add('f%d' % k, io.BytesIO(head + bytes(size - 16)) if files > 1 else Zeros(size), size)\n\
+         make('one.tgz', 1, 1 << 30)\nmake('many.tgz', 1000, 1 << 20)\nEND",
+    ));
+    for bomb in ["one.tgz", "many.tgz"] {
+        let out = world.sh(&format!("sampan build - < {bomb}"));
+        assert!(out.code == 1 && out.stderr.contains("the build context unpacks to more than "), "{bomb}: {out:?}");
+        let out =
+            world.sh(&format!("cp {bomb} ctx/bomb; printf 'FROM box\nADD bomb /b/\n' > ctx/Dockerfile; sampan build ctx; rm ctx/bomb"));
+        assert!(out.stderr.contains("ADD failed: the archive unpacks to more than "), "{bomb}: {out:?}");
+    }
+    drop(world.ok(&format!("timeout 20 sh -c 'until test $({free}) -gt {}; do :; done'", before - 2048)));
+    assert_eq!(world.ok("sampan run --rm before cat /x"), "one");
+    drop(world.ok("printf 'FROM box\nCOPY one /y\n' > ctx/Dockerfile; sampan build -q -t after ctx"));
+    assert_eq!(world.ok("sampan run --rm after cat /y"), "one");
 }
 
 #[test]
@@ -215,7 +345,7 @@ fn a_folder_is_read_with_the_rights_of_who_hands_it_over() {
     };
     let (done, told) = build(4000, "COPY own group /x/", "");
     assert!(done, "{told}");
-    assert_eq!(world.ok("ls /var/lib/sampan/build/indexes | wc -l"), "1", "it was handed over: {told}");
+    assert_eq!(world.ok("ls -d /var/lib/sampan/build/indexes | wc -l"), "1", "it was handed over: {told}");
     assert_eq!(world.ok("sampan run --rm t cat /x/own /x/group"), "own\ngroup");
     let refused = |file: &str, flags: &str| {
         let (done, told) = build(4000, file, flags);

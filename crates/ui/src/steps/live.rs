@@ -52,7 +52,7 @@ impl<W: Write> Steps<W> {
         for step in running.iter().take(most.saturating_sub(1)) {
             out.push(format!("=> {}  {}", step.title, shown_seconds(now.saturating_sub(step.began).as_secs_f64())));
             let from = step.lines.len().saturating_sub(each);
-            out.extend(step.lines[from..].iter().map(|line| format!("   {line}")));
+            out.extend(step.lines[from..].iter().map(|(_, line)| format!("   {line}")));
         }
         if running.is_empty() && !self.note.is_empty() {
             out.push(format!("   {}", self.note));

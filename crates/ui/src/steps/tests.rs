@@ -43,7 +43,8 @@ fn play(style: Style, explain: bool, messages: &[(u64, Value)], good: bool) -> S
         steps.show(message, Duration::from_millis(*at)).unwrap();
     }
     let now = Duration::from_millis(1300);
-    if good { steps.finish(now) } else { steps.fail(now) }.unwrap();
+    if good { steps.finish(now) } else { steps.fail(Some(&Failure { step: Some(1), text: "process \"make\" ended".into() }), now) }
+        .unwrap();
     drop(steps);
     String::from_utf8(out).unwrap()
 }
@@ -56,11 +57,11 @@ fn plain_lines_tell_what_happens() {
 #1 DONE 0.0s
 
 #2 [2/3] RUN make
-#2 0.21 one
-#2 0.22 red
-#2 0.23 two
-#2 0.23 20%
-#2 1.25 end
+#2 0.210 one
+#2 0.220 red
+#2 0.230 two
+#2 0.230 20%
+#2 1.250 end
 #2 DONE 1.2s
 
 #3 [3/3] COPY a b
@@ -162,9 +163,14 @@ fn a_failed_step_shows_what_it_printed() {
     let mut all = recorded();
     all.truncate(9);
     let shown = screen(&play(Style::Terminal { rows: 24, columns: 80 }, false, &all, false));
-    let expected = ["[2/3] RUN make  failed after 1.3s", "------", " #2 [2/3] RUN make:", "one", "red", "two", "20%", "end", "------", ""];
-    assert_eq!(shown[2..], expected);
-    assert!(play(Style::Plain, false, &all, false).ends_with("#2 1.28 end\n#2 ERROR 1.3s\n\n"));
+    let printed = ["------", " > [2/3] RUN make:", "0.210 one", "0.220 red", "0.230 two", "0.230 20%", "1.280 end", "------"];
+    assert_eq!(shown[2..], [&["[2/3] RUN make  failed after 1.3s"][..], &printed, &[""]].concat());
+    let plain = play(Style::Plain, false, &all, false);
+    let expected = format!("#2 1.280 end\n#2 ERROR: process \"make\" ended\n{}\n", printed.join("\n"));
+    assert!(plain.ends_with(&expected), "{plain}");
+    // Others that were under way did not fail.
+    all.push((1280, event("started", 2, json!({}))));
+    assert!(play(Style::Plain, false, &all, false).contains("#2 ERROR: process \"make\" ended\n#3 CANCELED\n------"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use http::Response;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use sampan_ui::progress::Progress;
-use sampan_ui::steps::{Steps, Style, clean_lines};
+use sampan_ui::steps::{Failure, Steps, Style, clean_lines};
 use sampan_ui::terminal;
 use serde_json::Value;
 
@@ -70,7 +70,7 @@ pub(super) async fn follow(response: Response<Incoming>, show: Show) -> Result<B
         let frame = frame.map_err(|error| CliError::new(format!("the engine's answer broke off: {error}")));
         let frame = match frame {
             Ok(frame) => frame,
-            Err(error) => return display.fail(error, began.elapsed()),
+            Err(error) => return display.fail(error.into(), began.elapsed()),
         };
         let Ok(bytes) = frame.into_data() else { continue };
         messages.take(&bytes)?;
@@ -158,7 +158,7 @@ impl<O: Write, E: Write> Display<O, E> {
     }
 
     /// Shows a message. An error is given back.
-    fn message(&mut self, message: &Value, now: Duration) -> Outcome<Option<CliError>> {
+    fn message(&mut self, message: &Value, now: Duration) -> Outcome<Option<Ended>> {
         if let Some(error) = error_of(message) {
             return Ok(Some(error));
         }
@@ -205,7 +205,7 @@ impl<O: Write, E: Write> Display<O, E> {
             return Ok(self.built);
         }
         if self.native && self.built.image.is_empty() {
-            return self.fail(CliError::new("the engine's answer broke off"), now);
+            return self.fail(CliError::new("the engine's answer broke off").into(), now);
         }
         if self.native && self.show != Show::Quiet {
             self.steps.finish(now)?;
@@ -214,25 +214,45 @@ impl<O: Write, E: Write> Display<O, E> {
         Ok(self.built)
     }
 
-    fn fail(mut self, error: CliError, now: Duration) -> Result<Built, Failed> {
+    fn fail(mut self, ended: Ended, now: Duration) -> Result<Built, Failed> {
         if self.native && self.show != Show::Quiet {
-            self.steps.fail(now)?;
+            self.steps.fail(ended.failure.as_ref(), now)?;
         }
-        Err(Failed { error, held: self.held })
+        Err(Failed { error: ended.error, held: self.held })
     }
 }
 
-/// The error that a message is, with the exit code that Docker's client gives it, and an excerpt of the Dockerfile where there is one.
-fn error_of(message: &Value) -> Option<CliError> {
+/// How a build ended that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ended {
+    error: CliError,
+    /// What our engine says of it.
+    failure: Option<Failure>,
+}
+
+impl From<CliError> for Ended {
+    fn from(error: CliError) -> Self {
+        Self { error, failure: None }
+    }
+}
+
+/// The error that a message is, with the exit code that Docker's client gives it. Our own engine says more: the step and an excerpt
+/// of the Dockerfile, which are shown as buildx shows them.
+fn error_of(message: &Value) -> Option<Ended> {
     let detail = message.get("errorDetail");
     let text = detail.and_then(|detail| detail.get("message")).and_then(Value::as_str);
     let text = text.or_else(|| message.get("error").and_then(Value::as_str).filter(|text| !text.is_empty()))?;
     let code = detail.and_then(|detail| detail.get("code")).and_then(Value::as_i64).unwrap_or(0);
     // The kernel keeps eight bits of an exit code.
     let code = if code == 0 { 1 } else { u8::try_from(code & 0xff).unwrap_or(1) };
-    let excerpt = detail.and_then(|detail| detail.get("excerpt")).and_then(Value::as_str).unwrap_or_default();
+    let Some(excerpt) = detail.and_then(|detail| detail.get("excerpt")).and_then(Value::as_str) else {
+        return Some(CliError::new(clean_lines(text)).code(code).into());
+    };
     let excerpt: String = excerpt.lines().map(|line| format!("{}\n", sampan_base::sanitize(line))).collect();
-    Some(CliError::new(format!("{excerpt}{}", clean_lines(text))).code(code))
+    let text = clean_lines(text);
+    let error = CliError::new(format!("{excerpt}ERROR: failed to build: failed to solve: {text}")).code(code);
+    let step = detail.and_then(|detail| detail.get("step")).and_then(Value::as_u64);
+    Some(Ended { error, failure: Some(Failure { step, text }) })
 }
 
 /// How a build is shown where nobody says: moving lines on a terminal.
@@ -308,14 +328,14 @@ mod tests {
 
     #[test]
     fn errors_have_dockers_exit_codes() {
-        let of = |message: Value| error_of(&message).map(|error| (error.text, error.code));
+        let of = |message: Value| error_of(&message).map(|ended| (ended.error.text, ended.error.code));
         assert_eq!(of(json!({"errorDetail":{"code":3,"message":"m"},"error":"m"})), Some(("m".into(), 3)));
         assert_eq!(of(json!({"errorDetail":{"message":"m"}})), Some(("m".into(), 1)));
         assert_eq!(of(json!({"error":"old"})), Some(("old".into(), 1)));
-        assert_eq!(
-            of(json!({"errorDetail":{"message":"m","excerpt":"Dockerfile:2\n>>> RUN"}})),
-            Some(("Dockerfile:2\n>>> RUN\nm".into(), 1))
-        );
+        let native = json!({"errorDetail":{"code":4,"message":"m","excerpt":"Dockerfile:2\n>>> RUN","step":6}});
+        let expected = "Dockerfile:2\n>>> RUN\nERROR: failed to build: failed to solve: m";
+        assert_eq!(of(native.clone()), Some((expected.into(), 4)));
+        assert_eq!(error_of(&native).unwrap().failure, Some(Failure { step: Some(6), text: "m".into() }));
         assert_eq!(of(json!({"stream":"x"})), None);
     }
 
