@@ -41,7 +41,7 @@ enum Chore {
         #[arg(long)]
         json: Option<std::path::PathBuf>,
     },
-    /// Run other people's clients on our registry, and ours on other people's; writes docs/interop/registry.md.
+    /// Run other people's clients and tests on ours, and ours on other people's registries; writes docs/interop/NAME.md.
     Interop(interop::Interop),
     /// Ask a registry the same thing many times; `bench` runs this inside a world.
     #[command(hide = true)]
