@@ -204,12 +204,12 @@ impl Client {
         self.direct(reference, login, cancel, async |registry| manifest::delete(&registry, reference).await)
     }
 
-    /// Lists the tags of a repository, in the registry's order.
+    /// Lists the tags of a repository, in the registry's order. Of Docker Hub's the mirrors are asked first, as for what is pulled.
     ///
     /// # Errors
     /// [`TransferError`].
     pub fn tags(&self, repository: &Reference, login: &Login, cancel: &Cancel) -> Result<Vec<String>, TransferError> {
-        self.direct(repository, login, cancel, async |registry| lists::tags(&registry, repository).await)
+        self.pull(repository, login, cancel, async |registry| lists::tags(&registry, repository).await)
     }
 
     /// Lists the repositories of a registry, at most so many.

@@ -29,6 +29,9 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call) -> Reply {
         "volumes" => volumes::volumes(context, call, &method, &words[1..]).await,
         "networks" => volumes::networks(context, call, &method, &words[1..]).await,
         "_ping" | "version" | "info" | "events" | "system" if words.len() <= 2 => system::dispatch(context, call, &method, &words).await,
+        "swarm" if method == Method::POST && matches!(words.get(1), Some(&("init" | "join"))) => {
+            Err(ApiError::unsupported("swarm mode (an engine here is one machine; several are an orchestrator's work)"))
+        }
         "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" => Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",

@@ -193,10 +193,16 @@ fn a_number_of_log_files_needs_no_size() {
 #[test]
 fn what_is_not_there_says_so() {
     let world = world();
-    for (method, path) in [("POST", "/plugins/pull?remote=x"), ("GET", "/plugins/privileges?remote=x"), ("POST", "/plugins/create?name=x")]
-    {
+    let cases = [
+        ("POST", "/plugins/pull?remote=x", "managed plugins"),
+        ("GET", "/plugins/privileges?remote=x", "managed plugins"),
+        ("POST", "/plugins/create?name=x", "managed plugins"),
+        ("POST", "/swarm/init", "swarm mode"),
+        ("POST", "/swarm/join", "swarm mode"),
+    ];
+    for (method, path, words) in cases {
         let (head, body) = rest(send(&world, method, path, &Value::Null, false));
         let body = String::from_utf8_lossy(&body).into_owned();
-        assert!(head.starts_with("HTTP/1.1 501") && body.contains("not supported: managed plugins"), "{path}: {head} {body}");
+        assert!(head.starts_with("HTTP/1.1 501") && body.contains(&format!("not supported: {words}")), "{path}: {head} {body}");
     }
 }
