@@ -23,6 +23,8 @@ const TESTS: &str = "6.1.3";
 const TOOLS: &[&str] = &["docker[websockets]", "pytest", "pytest-timeout", "paramiko"];
 /// Tests of credential helpers of a desktop, which speak to no engine (and one of which empties the environment of all that follow).
 const LEFT_OUT: &str = "--ignore=tests/integration/credentials";
+/// The same outside and in a world.
+const PYTHON: &str = "/usr/bin/python3";
 /// Prints a line of JSON a test.
 const PLUGIN: &str = include_str!("docker_py.py");
 /// Test and reason.
@@ -81,7 +83,7 @@ fn install() -> anyhow::Result<PathBuf> {
         Ok(())
     };
     let pip = |words: &[&str]| {
-        let mut command = Command::new("python3");
+        let mut command = Command::new(PYTHON);
         command.args(["-m", "pip", "-q", "--disable-pip-version-check"]).args(words);
         command
     };
@@ -97,7 +99,7 @@ fn install() -> anyhow::Result<PathBuf> {
 
 fn version(folder: &Path) -> String {
     let script = "import docker, sys; print(docker.__version__, 'on Python', sys.version.split()[0])";
-    let output = Command::new("python3").args(["-c", script]).env("PYTHONPATH", folder.join("library")).output();
+    let output = Command::new(PYTHON).args(["-c", script]).env("PYTHONPATH", folder.join("library")).output();
     output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
@@ -137,7 +139,7 @@ fn test(rig: &Rig, engine: &Server, folder: &Path, only: Option<&str>) -> anyhow
     let only = only.map_or_else(String::new, |only| format!("-k '{only}'"));
     let line = format!(
         "export DOCKER_HOST={} PYTHONPATH='{}:{}' PYTHONDONTWRITEBYTECODE=1 OUTCOMES='{}' TMPDIR=\"$PWD/tmp\"; mkdir -p tmp; cd '{}' && \
-         python3 -m pytest -p sampan_outcomes -p no:cacheprovider --timeout=120 -q --tb=short -rxs {only} {LEFT_OUT} tests/integration",
+         {PYTHON} -m pytest -p sampan_outcomes -p no:cacheprovider --timeout=120 -q --tb=short -rxs {only} {LEFT_OUT} tests/integration",
         engine.address,
         plugins.display(),
         folder.join("library").display(),
