@@ -14,6 +14,8 @@ use rustix::net::{
 
 /// Most descriptors in one message.
 pub const MAX_FDS: usize = 32;
+/// Asks a socket how much its other end has not read; its number is that of `TIOCOUTQ`, here as rustix takes it.
+const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
 /// Longest message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
@@ -129,7 +131,7 @@ pub fn receive(socket: BorrowedFd<'_>, wait: bool) -> io::Result<(Vec<u8>, Vec<O
 /// What ioctl(2) says.
 pub fn unread(socket: BorrowedFd<'_>) -> io::Result<i32> {
     // SAFETY: SIOCOUTQ writes one int, which is what the getter gives it.
-    let asked = unsafe { rustix::ioctl::Getter::<{ libc::TIOCOUTQ as u32 }, i32>::new() };
+    let asked = unsafe { rustix::ioctl::Getter::<SIOCOUTQ, i32>::new() };
     // SAFETY: it changes nothing.
     Ok(unsafe { rustix::ioctl::ioctl(socket, asked) }?)
 }
