@@ -6,6 +6,8 @@
 
 mod body;
 pub mod decode;
+mod escape;
+mod frames;
 mod handover;
 mod hijack;
 mod progress;

@@ -8,6 +8,7 @@ use sampan_base::Cancel;
 use sampan_images::CommitOptions;
 use sampan_layers::{Change, PackMode, PathStat};
 use sampan_oci::{ContainerConfig, ImageId};
+use sampan_runtime::options::{MountSource, MountStep};
 use sampan_sys::dir;
 
 use crate::Engine;
@@ -80,7 +81,26 @@ impl Engine {
             }
         }
         let folder = self.container_folder(&spec.id);
-        self.sandboxes().mount_root(&self.lowers(&spec)?, Some(&folder)).map_err(EngineError::io("mount the container's root"))
+        let mounts = self.steps_at_rest(&spec)?;
+        self.sandboxes().mount_whole(&self.lowers(&spec)?, &folder, &mounts).map_err(EngineError::io("mount the container's root"))
+    }
+
+    /// What is mounted in a container that does not run: its volumes and folders of the host, and its files below /etc.
+    fn steps_at_rest(&self, spec: &ContainerSpec) -> Result<Vec<MountStep>, EngineError> {
+        let mut steps = self.mount_steps(spec)?;
+        // A tmpfs is empty now, and a folder of the host may be gone.
+        steps.retain(|step| match &step.source {
+            MountSource::New { .. } => false,
+            MountSource::Bind { path, .. } | MountSource::BindBeneath { directory: path, .. } => Path::new(path).exists(),
+        });
+        for name in ["hostname", "hosts", "resolv.conf"] {
+            let (path, target) = (self.container_folder(&spec.id).join(name), format!("/etc/{name}"));
+            if path.is_file() && !steps.iter().any(|step| step.target == target) {
+                let source = MountSource::Bind { path: path.display().to_string(), recursive: false };
+                steps.push(MountStep { source, target, propagation: 1, ..MountStep::default() });
+            }
+        }
+        Ok(steps)
     }
 
     /// What the container changed against its image.

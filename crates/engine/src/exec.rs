@@ -146,6 +146,14 @@ impl Engine {
         }
     }
 
+    /// Takes note that a client left an exec by its keys.
+    pub fn exec_detached(&self, id: &str) {
+        let Ok(view) = self.exec_inspect(id) else { return };
+        if let Ok(container) = self.table().find(&view.container_id) {
+            self.container_event(&container, "exec_detach", &[("execID", id)]);
+        }
+    }
+
     /// What is known of an exec.
     ///
     /// # Errors

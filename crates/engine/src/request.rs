@@ -204,7 +204,7 @@ impl Engine {
     }
 
     /// The container's own mounts, parents before children.
-    fn mount_steps(&self, spec: &ContainerSpec) -> Result<Vec<MountStep>, EngineError> {
+    pub(crate) fn mount_steps(&self, spec: &ContainerSpec) -> Result<Vec<MountStep>, EngineError> {
         let mut mounts: Vec<&MountPoint> = spec.mounts.iter().collect();
         mounts.sort_by_key(|mount| mount.destination.matches('/').count());
         let privileged = spec.host.privileged;
@@ -266,7 +266,7 @@ fn tmpfs_step(target: String, text: &str) -> Result<MountStep, EngineError> {
     Ok(MountStep { source: MountSource::New { kind: "tmpfs".into(), options }, target, attributes, ..MountStep::default() })
 }
 
-/// Bytes and number of log files.
+/// Bytes and number of log files; a number without a size counts nothing, as in the original.
 pub(crate) fn log_limits(host: &HostConfig) -> Result<(u64, u32), EngineError> {
     let options = &host.log.options;
     let size =
@@ -276,9 +276,6 @@ pub(crate) fn log_limits(host: &HostConfig) -> Result<(u64, u32), EngineError> {
         .map_or(Ok(1), |text| text.parse::<u32>().map_err(|_| EngineError::Invalid(format!("invalid value for max-file: '{text}'"))))?;
     if files == 0 {
         return Err(EngineError::Invalid("max-file cannot be less than 1".into()));
-    }
-    if size == 0 && files > 1 {
-        return Err(EngineError::Invalid("max-file cannot be used without max-size".into()));
     }
     if options.get("compress").is_some_and(|value| value == "true") {
         return Err(EngineError::Unsupported("not supported: --log-opt compress".into()));

@@ -12,7 +12,7 @@ use crate::table::{Container, PendingAttach};
 use crate::top::{self, Top};
 
 /// Which streams a client attaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AttachRequest {
     /// Standard input.
     pub stdin: bool,
@@ -54,7 +54,7 @@ pub(crate) fn message(text: &str, tty: bool) -> Result<Attached, EngineError> {
 }
 
 impl Engine {
-    /// Attaches a client. Before the start it gets everything of the next run.
+    /// Attaches a client. Before the start it gets everything of the next run. One that wants no stream is at the end at once.
     ///
     /// # Errors
     /// [`EngineError::Conflict`] when it is paused.
@@ -69,6 +69,7 @@ impl Engine {
             Status::Paused => {
                 return Err(EngineError::Conflict(format!("container {name} is paused, unpause the container before attach")));
             }
+            _ if request == AttachRequest::default() => drop(facts),
             Status::Running => {
                 let id = facts.spec.id.clone();
                 drop(facts);
@@ -82,6 +83,13 @@ impl Engine {
         }
         self.container_event(&container, "attach", &[]);
         Ok(Attached { socket: ours, tty })
+    }
+
+    /// Takes note that a client left by its keys.
+    pub fn detached(&self, name: &str) {
+        if let Ok(container) = self.table().find(name) {
+            self.container_event(&container, "detach", &[]);
+        }
     }
 
     /// Opens a container's log.

@@ -106,12 +106,11 @@ impl Facts {
         subscription
     }
 
-    /// Answers the waiters of an end; a restart that follows keeps those that wait for the last end.
-    pub(crate) fn tell_exit(&mut self, restarts: bool) {
+    /// Answers the waiters of an end, also where a restart follows: each run's end is one, as in the original.
+    pub(crate) fn tell_exit(&mut self) {
         let result = self.result();
         self.waiters.retain(|(condition, waiter)| match condition {
             WaitCondition::Removed => true,
-            WaitCondition::NotRunning if restarts => true,
             WaitCondition::NotRunning | WaitCondition::NextExit => {
                 waiter.send(result.clone());
                 false
@@ -239,10 +238,12 @@ mod tests {
         let (mut ended, mut next, mut removed) =
             (facts.wait(WaitCondition::NotRunning), facts.wait(WaitCondition::NextExit), facts.wait(WaitCondition::Removed));
         facts.state.exit_code = 3;
-        facts.tell_exit(true);
-        assert_eq!((next.try_recv().map(|result| result.code), ended.try_recv(), removed.try_recv()), (Some(3), None, None));
-        facts.tell_exit(false);
-        assert_eq!(ended.try_recv().map(|result| result.code), Some(3));
+        facts.tell_exit();
+        let heard = [&mut next, &mut ended, &mut removed].map(|one| one.try_recv().map(|result| result.code));
+        assert_eq!(heard, [Some(3), Some(3), None]);
+        facts.state.status = Status::Restarting;
+        let mut again = facts.wait(WaitCondition::NotRunning);
+        assert_eq!(again.try_recv(), None, "a container between two runs counts as running");
         facts.tell_removed();
         assert_eq!(removed.try_recv().map(|result| result.code), Some(3));
     }

@@ -64,7 +64,7 @@ pub(crate) fn columns(arguments: &str) -> Result<Vec<(String, String)>, EngineEr
             Ok(named(&["user", "pid", "%cpu", "%mem", "vsz", "rss", "tty", "stat", "stime", "time", "command"], &[("stime", "START")]))
         }
         ["-o" | "-eo" | "o", list] => own_columns(list),
-        [list] if list.starts_with("-o") => own_columns(&list[2..]),
+        [word] if word.starts_with("-o") || word.starts_with("-eo") => own_columns(&word[word.find('o').map_or(0, |at| at + 1)..]),
         _ => Err(EngineError::Unsupported(format!("not supported: ps options \"{arguments}\" (top knows -ef, aux and -o COLUMNS)"))),
     }
 }
@@ -215,6 +215,7 @@ mod tests {
         assert_eq!(heads("").unwrap(), "UID PID PPID C STIME TTY TIME CMD");
         assert_eq!(heads("aux").unwrap(), "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND");
         assert_eq!(heads("-o pid,comm=NAME").unwrap(), "PID NAME");
+        assert_eq!((heads("-eopid,user").unwrap(), heads("-eo pid,user").unwrap()), ("PID USER".into(), "PID USER".into()));
         assert!(heads("-o comm").is_err() && heads("--forest").is_err() && heads("-o pid,nosuch").is_err());
     }
 

@@ -12,7 +12,7 @@ mod pack;
 pub use changes::{Change, ChangeKind, changes};
 pub use copy::{PathStat, archive_path, put_archive, stat_path};
 pub use extract::{ExtractError, Extracted, Mode, Quota, extract, extract_within};
-pub use overlay::{make_places, mount as overlay_mount, private_directory};
+pub use overlay::{make_places, mount as overlay_mount, mount_with as overlay_mount_with, private_directory};
 pub use pack::{PackMode, Packed, pack, pack_below, pack_one};
 
 /// The attribute that makes a directory of an upper layer hide the lower ones.

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -24,6 +24,27 @@ pub fn mount(lowers: &[impl AsRef<Path> + Sync], writable: Option<(&Path, &Path)
         sys::mount_with_data(c"overlay", c"overlay", &place, &options)?;
         drop(held);
         sys::clone_tree(rustix::fs::CWD, &place, false)
+    })?
+}
+
+/// The same, writable, with something done to it before it is given back: `more` gets its root where further mounts may be attached,
+/// which are part of what is given back.
+///
+/// # Errors
+/// What the kernel says, or `more`.
+pub fn mount_with(
+    lowers: &[impl AsRef<Path> + Sync],
+    (upper, work): (&Path, &Path),
+    place: &Path,
+    more: impl FnOnce(BorrowedFd<'_>) -> io::Result<()> + Send,
+) -> io::Result<OwnedFd> {
+    let path = CString::new(place.as_os_str().as_encoded_bytes())?;
+    ns::with_private_mounts(|| {
+        let (options, held) = options(lowers, Some((upper, work)))?;
+        sys::mount_with_data(c"overlay", c"overlay", &path, &options)?;
+        drop(held);
+        more(sampan_sys::dir::open(place)?.as_fd())?;
+        sys::clone_tree(rustix::fs::CWD, &path, true)
     })?
 }
 

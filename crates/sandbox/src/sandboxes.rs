@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use sampan_base::{ErrorKind, Failure as _};
-use sampan_layers::overlay_mount;
+use sampan_layers::{overlay_mount, overlay_mount_with};
 use sampan_net::{EndpointSpec, Net};
 use sampan_runtime::apparmor::{self, DEFAULT_PROFILE};
 use sampan_runtime::cgroups::{self, Limits};
@@ -229,6 +229,16 @@ impl Sandboxes {
             Some(folder) => overlay_mount(lowers, Some((&folder.join("upper"), &folder.join("work"))), &place),
             None => overlay_mount(lowers, None, &place),
         }
+    }
+
+    /// The root of a container that does not run, with what is mounted in it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn mount_whole(&self, lowers: &[PathBuf], folder: &Path, mounts: &[MountStep]) -> io::Result<OwnedFd> {
+        let place = self.config.exec_root.join("containers");
+        let writable = (folder.join("upper"), folder.join("work"));
+        overlay_mount_with(lowers, (&writable.0, &writable.1), &place, |root| sampan_shim::apply::attach_all(mounts, root))
     }
 
     /// The root of a running container.

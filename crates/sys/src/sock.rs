@@ -14,6 +14,8 @@ use rustix::net::{
 
 /// Most descriptors in one message.
 pub const MAX_FDS: usize = 32;
+/// Asks a socket how much its other end has not read; its number is that of `TIOCOUTQ`, here as rustix takes it.
+const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
 /// Longest message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
@@ -123,6 +125,17 @@ pub fn receive(socket: BorrowedFd<'_>, wait: bool) -> io::Result<(Vec<u8>, Vec<O
     Ok((buffer, fds))
 }
 
+/// How much of what was sent on a Unix socket its other end has not read yet, in the kernel's measure; 0: it has read all.
+///
+/// # Errors
+/// What ioctl(2) says.
+pub fn unread(socket: BorrowedFd<'_>) -> io::Result<i32> {
+    // SAFETY: SIOCOUTQ writes one int, which is what the getter gives it.
+    let asked = unsafe { rustix::ioctl::Getter::<SIOCOUTQ, i32>::new() };
+    // SAFETY: it changes nothing.
+    Ok(unsafe { rustix::ioctl::ioctl(socket, asked) }?)
+}
+
 /// Takes over an inherited descriptor, once, at the start of a program.
 ///
 /// # Errors
@@ -139,5 +152,21 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
         Ok(fd)
     } else {
         Err(io::ErrorKind::InvalidInput.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_read_is_known() {
+        let (one, other) = stream_pair().unwrap();
+        let left = || unread(std::os::fd::AsFd::as_fd(&one)).unwrap();
+        assert_eq!(left(), 0);
+        rustix::io::write(&one, b"head").unwrap();
+        assert!(left() > 0);
+        assert_eq!(rustix::io::read(&other, &mut [0; 16]).unwrap(), 4);
+        assert_eq!(left(), 0);
     }
 }

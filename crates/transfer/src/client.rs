@@ -217,12 +217,12 @@ impl Client {
         self.at(reference.domain(), ITSELF, login, cancel, async |registry| manifest::delete(&registry, reference).await)
     }
 
-    /// Lists the tags of a repository, in the registry's order.
+    /// Lists the tags of a repository, in the registry's order. Of Docker Hub's the mirrors are asked first, as for what is pulled.
     ///
     /// # Errors
     /// [`TransferError`].
     pub fn tags(&self, repository: &Reference, login: &Login, cancel: &Cancel) -> Result<Vec<String>, TransferError> {
-        self.at(repository.domain(), ITSELF, login, cancel, async |registry| lists::tags(&registry, repository).await)
+        self.at(repository.domain(), MIRRORS_TOO, login, cancel, async |registry| lists::tags(&registry, repository).await)
     }
 
     /// Lists the repositories of a registry, at most so many.

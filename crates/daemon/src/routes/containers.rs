@@ -12,6 +12,7 @@ use sampan_wire::{Json, object};
 
 use super::{exec, not_found, streams};
 use crate::body::json_body;
+use crate::escape::Escape;
 use crate::query::{label, only, prune_filter};
 use crate::respond::{ApiError, Reply, bad_field, empty, json, no_content, ok};
 use crate::server::{Call, Context, blocking};
@@ -258,6 +259,9 @@ pub(crate) fn archive_answer<E: std::error::Error + 'static>(
 async fn exec_create(context: Arc<Context>, call: Call, name: &str) -> Reply {
     let fields = json_body(call.request).await?;
     let request = shape::create::exec(&fields).map_err(bad_field)?;
+    if Escape::parse(&request.detach_keys).is_none() {
+        return Err(ApiError::invalid(format!("Invalid escape keys ({}) provided", request.detach_keys)));
+    }
     let (engine, name) = (Arc::clone(&context.engine), name.to_owned());
     let id = blocking(move || engine.exec_create(&name, request)).await??;
     Ok(json(StatusCode::CREATED, &object! { "Id": id }))

@@ -7,9 +7,13 @@ use sampan_wire::{Json, object};
 
 use super::not_found;
 use crate::body::json_body;
-use crate::hijack;
+use crate::escape::Escape;
+use crate::hijack::{self, Leave, Session};
 use crate::respond::{ApiError, Reply, bad_field, empty, ok};
 use crate::server::{Call, Context, blocking};
+
+/// What a client is told that left an exec by its keys; the original's words.
+const FAREWELL: &str = "exec attach failed: error on attach stdin: read escape sequence\r\n";
 
 pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method, words: &[&str]) -> Reply {
     let engine = Arc::clone(&context.engine);
@@ -69,11 +73,24 @@ async fn start(context: Arc<Context>, mut call: Call, id: &str) -> Reply {
     let upgrade = hyper::upgrade::on(&mut call.request);
     let headers = call.request.headers().clone();
     let fields = json_body(call.request).await?;
-    let (detach, console) = crate::shape::create::exec_start(&fields).map_err(bad_field)?;
+    let (detach, plain, console) = crate::shape::create::exec_start(&fields).map_err(bad_field)?;
     let (engine, id) = (Arc::clone(&context.engine), id.to_owned());
     let (known, shown) = (Arc::clone(&engine), id.clone());
-    match blocking(move || engine.exec_start(&id, detach, console)).await?? {
-        None => Ok(empty(StatusCode::OK)),
-        Some(attached) => Ok(hijack::join(upgrade, &headers, attached, call.api >= (1, 42), known.exec_wait(&shown).ok())),
-    }
+    let Some(attached) = blocking(move || engine.exec_start(&id, detach, console)).await?? else { return Ok(empty(StatusCode::OK)) };
+    let request = known.exec_inspect(&shown)?.request;
+    let end = known.exec_wait(&shown).ok();
+    // Checked when the exec was made.
+    let keys = Escape::parse(&request.detach_keys).filter(|_| request.tty && request.attach_stdin);
+    let leave = keys.map(|keys| Leave { keys, farewell: FAREWELL, tell: Box::new(move || known.exec_detached(&shown)) });
+    // Whether there are frames is what the start says, whatever the process has.
+    let session = Session {
+        log: None,
+        socket: Some(attached.socket),
+        process_is_plain: attached.tty,
+        client_is_plain: plain,
+        names_frames: call.api >= (1, 42),
+        end,
+        leave,
+    };
+    Ok(hijack::join(upgrade, &headers, session))
 }

@@ -5,7 +5,7 @@ mod containers;
 mod exec;
 mod images;
 mod registries;
-mod streams;
+pub(crate) mod streams;
 mod system;
 mod volumes;
 
@@ -29,11 +29,17 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call) -> Reply {
         "volumes" => volumes::volumes(context, call, &method, &words[1..]).await,
         "networks" => volumes::networks(context, call, &method, &words[1..]).await,
         "_ping" | "version" | "info" | "events" | "system" if words.len() <= 2 => system::dispatch(context, call, &method, &words).await,
+        "swarm" if method == Method::POST && matches!(words.get(1), Some(&("init" | "join"))) => {
+            Err(ApiError::unsupported("swarm mode (an engine here is one machine; several are an orchestrator's work)"))
+        }
         "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" => Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
         )),
         "plugins" if method == Method::GET && words.len() == 1 => crate::respond::ok(&sampan_wire::Json::Array(Vec::new())),
+        "plugins" if matches!(words.get(1), Some(&("pull" | "create" | "privileges"))) => {
+            Err(ApiError::unsupported("managed plugins (the drivers local, bridge, host and none are built in)"))
+        }
         "plugins" => Err(ApiError::not_found(format!("plugin \"{}\" not found", words.get(1).unwrap_or(&"")))),
         "build" => build::dispatch(context, call, &method, &words[1..]).await,
         "distribution" if method == Method::GET => {

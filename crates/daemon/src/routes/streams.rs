@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Response, header};
-use sampan_engine::{AttachRequest, Engine, LogEntry, LogQuery, LogStream, WaitCondition};
+use sampan_engine::{AttachRequest, Engine, EngineError, LogEntry, LogQuery, LogStream, WaitCondition};
 use sampan_wire::object;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::escape::Escape;
+use crate::hijack::{Leave, Session};
 use crate::query::moment;
 use crate::respond::{ApiError, Reply};
 use crate::server::{Call, Context, blocking};
@@ -48,18 +50,34 @@ pub(crate) async fn attach(context: Arc<Context>, mut call: Call, name: &str) ->
     let upgrade = hyper::upgrade::on(&mut call.request);
     let headers = call.request.headers().clone();
     let wants = |key: &str| call.query.truth(key);
-    let request = AttachRequest { stdin: wants("stdin"), stdout: wants("stdout"), stderr: wants("stderr") };
+    let mut request = AttachRequest { stdin: wants("stdin"), stdout: wants("stdout"), stderr: wants("stderr") };
     let (stream, logs) = (wants("stream"), wants("logs"));
-    if !stream && !logs {
-        return Err(ApiError::invalid("Either the stream or logs query parameter must be set"));
+    let keys = call.query.text("detachKeys");
+    let keys = Escape::parse(keys).ok_or_else(|| ApiError::invalid(format!("Invalid detach keys ({keys}) provided")))?;
+    // Until this moment from the log, from then on from the process.
+    let query = LogQuery { stdout: request.stdout, stderr: request.stderr, until: Some(now()), ..LogQuery::default() };
+    if !stream {
+        request = AttachRequest::default();
     }
-    if logs {
-        return Err(ApiError::unsupported("attach with logs (read them with the logs request)"));
-    }
-    let (engine, name) = (Arc::clone(&context.engine), name.to_owned());
-    let request = if stream { request } else { AttachRequest { stdin: false, stdout: false, stderr: false } };
-    let attached = blocking(move || engine.attach(&name, request)).await??;
-    Ok(hijack::join(upgrade, &headers, attached, call.api >= (1, 42), None))
+    let (engine, shown) = (Arc::clone(&context.engine), name.to_owned());
+    let (log, attached) = blocking(move || {
+        let log = if logs { Some(engine.logs(&shown, &query)?) } else { None };
+        Ok::<_, EngineError>((log, engine.attach(&shown, request)?))
+    })
+    .await??;
+    let (engine, shown) = (Arc::clone(&context.engine), name.to_owned());
+    let leave = Leave { keys, farewell: "", tell: Box::new(move || engine.detached(&shown)) };
+    let tty = attached.tty;
+    let session = Session {
+        log: log.map(|log| (log.stream, Format { tty, timestamps: false, details: false })),
+        socket: stream.then_some(attached.socket),
+        process_is_plain: tty,
+        client_is_plain: tty,
+        names_frames: call.api >= (1, 42),
+        end: None,
+        leave: (tty && request.stdin).then_some(leave),
+    };
+    Ok(hijack::join(upgrade, &headers, session))
 }
 
 pub(crate) async fn logs(context: Arc<Context>, call: Call, name: &str) -> Reply {
@@ -92,14 +110,17 @@ pub(crate) async fn logs(context: Arc<Context>, call: Call, name: &str) -> Reply
     Ok(response)
 }
 
-struct Format {
+/// How the lines of a log are sent.
+#[derive(Debug)]
+pub(crate) struct Format {
+    /// Plain, without frames.
     tty: bool,
     timestamps: bool,
     details: bool,
 }
 
 impl Format {
-    fn put(&self, entry: &LogEntry, out: &mut Vec<u8>) {
+    pub(crate) fn put(&self, entry: &LogEntry, out: &mut Vec<u8>) {
         let mut text = String::new();
         if self.timestamps {
             text.push_str(&padded(&entry.time));

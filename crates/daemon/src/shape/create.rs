@@ -93,9 +93,9 @@ pub(crate) fn exec(fields: &Fields) -> Result<ExecRequest, FieldError> {
     })
 }
 
-/// The body of exec start: whether to detach, and the terminal's size.
-pub(crate) fn exec_start(fields: &Fields) -> Result<(bool, Option<[u16; 2]>), FieldError> {
-    Ok((fields.truth("Detach")?, console_size(fields)?))
+/// The body of exec start: whether to detach, whether the client wants plain bytes, and the terminal's size.
+pub(crate) fn exec_start(fields: &Fields) -> Result<(bool, bool, Option<[u16; 2]>), FieldError> {
+    Ok((fields.truth("Detach")?, fields.truth("Tty")?, console_size(fields)?))
 }
 
 /// Height and width of a terminal.

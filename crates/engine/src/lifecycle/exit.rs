@@ -48,7 +48,7 @@ impl Engine {
         match next {
             Next::After(delay) => self.restart_later(container, delay),
             Next::Stay => {
-                container.facts().tell_exit(false);
+                container.facts().tell_exit();
                 if container.facts().spec.host.auto_remove {
                     self.auto_remove(container);
                 }
@@ -77,7 +77,7 @@ impl Engine {
         }
         if let Next::After(delay) = next {
             facts.restart_delay = delay;
-            facts.tell_exit(true);
+            facts.tell_exit();
         }
         next
     }

@@ -28,7 +28,7 @@ impl Engine {
         if options.link {
             return Err(EngineError::Unsupported("not supported: rm --link (legacy links come later)".into()));
         }
-        self.cancel_restart_for_removal(&container, options.force)?;
+        self.cancel_restart_for_removal(&container, name, options.force)?;
         let operation = container.begin();
         let (id, status) = {
             let facts = container.facts();
@@ -56,14 +56,13 @@ impl Engine {
         Ok(())
     }
 
-    fn cancel_restart_for_removal(&self, container: &Arc<Container>, force: bool) -> Result<(), EngineError> {
+    fn cancel_restart_for_removal(&self, container: &Arc<Container>, name: &str, force: bool) -> Result<(), EngineError> {
         if container.facts().state.status != Status::Restarting {
             return Ok(());
         }
         if !force {
-            let name = container.facts().spec.name.clone();
             return Err(EngineError::Conflict(format!(
-                "cannot remove container \"/{name}\": container is restarting: stop the container before removing or force remove"
+                "cannot remove container \"{name}\": container is restarting: stop the container before removing or force remove"
             )));
         }
         self.cancel_restart(container);

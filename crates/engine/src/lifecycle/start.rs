@@ -75,7 +75,7 @@ impl Engine {
                     facts.state.status = Status::Exited;
                 }
                 let stored = self.rows().update_state(&facts.spec.id, &facts.state);
-                facts.tell_exit(false);
+                facts.tell_exit();
                 drop(facts);
                 stored?;
                 Err(EngineError::room(&error))

@@ -158,7 +158,7 @@ impl Engine {
         if let Err(error) = self.rows().update_state(&facts.spec.id, &facts.state) {
             tracing::error!(container = %facts.spec.id, error = %crate::chain(&error), "cannot write the state of a container");
         }
-        facts.tell_exit(false);
+        facts.tell_exit();
         true
     }
 

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod build;
+mod clients;
 mod crash;
 mod disk;
 mod examples;

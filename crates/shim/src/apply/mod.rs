@@ -12,6 +12,7 @@ pub mod program;
 use std::io;
 
 pub use container::{Container, Descriptors, Stdio, start};
+pub use mounts::attach_all;
 pub use program::{ExecOutcome, exec};
 
 use crate::protocol::Stage;

@@ -40,6 +40,18 @@ pub(crate) fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<Special, Fault>
     Ok(special)
 }
 
+/// Makes and attaches mounts below a root that no process has, for whoever looks into it.
+///
+/// # Errors
+/// What the kernel says of the first that fails.
+pub fn attach_all(steps: &[MountStep], root: BorrowedFd<'_>) -> io::Result<()> {
+    for step in steps {
+        let place = place_of(step, root).map_err(|fault| io::Error::from_raw_os_error(fault.errno))?;
+        one(step, place)?;
+    }
+    Ok(())
+}
+
 /// A mount that is nowhere yet, and where it goes.
 struct Found {
     tree: OwnedFd,

@@ -249,3 +249,13 @@ fn mirrors_are_asked_first_and_get_no_credentials() {
     let found = bench.client.head_manifest(&sampan_oci::Reference::parse_normalized("x:t").unwrap(), &nobody(), &bench.cancel);
     assert!(found.unwrap().is_some(), "a mirror that has it not is no answer");
 }
+
+#[test]
+fn all_tags_are_pulled_from_a_mirror_too() {
+    let broken = Fake::start(|_| Reply::refusal(404, "NAME_UNKNOWN", "not here"));
+    let good = Fake::start(|_| Reply::new(200, r#"{"name":"library/x","tags":["a","b"]}"#));
+    let mirrors = [&broken, &good].map(|fake| format!("http://{}", fake.host())).to_vec();
+    let bench = crate::bench_with(sampan_transfer::Config { mirrors, ..crate::config() });
+    let tags = bench.client.tags(&sampan_oci::Reference::parse_normalized("x").unwrap(), &nobody(), &bench.cancel).unwrap();
+    assert_eq!((tags, broken.lines().len()), (vec!["a".to_owned(), "b".to_owned()], 1));
+}

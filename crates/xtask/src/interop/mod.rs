@@ -6,6 +6,7 @@
 //! `interop conformance` is in the module of that name.
 
 mod conformance;
+mod docker_py;
 mod junit;
 mod suites;
 
@@ -27,8 +28,11 @@ pub(crate) struct Interop {
     /// Where the report goes instead of docs/interop/WHAT.md.
     #[arg(long)]
     report: Option<std::path::PathBuf>,
-    /// `registry` or `conformance`.
+    /// `registry`, `conformance` or `docker-py`.
     what: String,
+    /// docker-py: run the tests on the real Docker for comparison; nothing is written.
+    #[arg(long)]
+    docker: bool,
     /// The registry under test: a shell command that serves plain HTTP on `@LISTEN@` for everyone; `@DATA@` is a folder of its own.
     /// Without it: ours. `distribution` and `debian` name the peers' ones.
     #[arg(long)]
@@ -36,7 +40,8 @@ pub(crate) struct Interop {
     /// The same with the user captain and the password `a long way to the sea`; without it cases of users fail on another's registry.
     #[arg(long)]
     users_command: Option<String>,
-    /// Only cases (of conformance: registries) whose title contains this; the report is printed and not written.
+    /// Only cases (of conformance: registries; of docker-py: an expression for pytest's `-k`) whose title contains this; the report
+    /// is printed and not written.
     #[arg(long)]
     only: Option<String>,
 }
@@ -67,7 +72,8 @@ pub(crate) fn interop(arguments: &Interop) -> anyhow::Result<()> {
     match arguments.what.as_str() {
         "registry" => registry(arguments),
         "conformance" => conformance::conformance(arguments),
-        other => bail!("nothing of the name {other:?}; there are registry and conformance"),
+        "docker-py" => docker_py::run(arguments),
+        other => bail!("nothing of the name {other:?}; there are registry, conformance and docker-py"),
     }
 }
 

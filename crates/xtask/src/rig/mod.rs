@@ -177,6 +177,11 @@ impl Rig {
 
     /// Starts a Docker that has nothing yet; `shared` folders are there at the same paths.
     pub(crate) fn docker(&self, shared: &[&Path]) -> anyhow::Result<Server> {
+        self.docker_with(shared, "")
+    }
+
+    /// The same with further arguments of dockerd.
+    pub(crate) fn docker_with(&self, shared: &[&Path], arguments: &str) -> anyhow::Result<Server> {
         let number = self.number();
         let sid = peers_home().join("sid");
         ensure!(sid.join("usr/sbin/dockerd").is_file(), "dockerd is missing: `peers install docker`");
@@ -185,7 +190,7 @@ impl Rig {
         let line = format!(
             "mkdir -p '{data}' && exec {} '{data}' {} -- dockerd --data-root '{data}/state' --exec-root /run/docker \
              --pidfile /run/docker.pid -H '{address}' --group root --cgroup-parent '/{}/docker-{number}' \
-             --insecure-registry 127.0.0.0/8 --log-level error",
+             --insecure-registry 127.0.0.0/8 --log-level error {arguments}",
             self.debian(),
             self.folders(shared),
             self.world.name()
@@ -196,12 +201,17 @@ impl Rig {
 
     /// Starts an engine of ours that has nothing yet.
     pub(crate) fn engine(&self) -> anyhow::Result<Server> {
+        self.engine_with("")
+    }
+
+    /// The same with further arguments of `sampan daemon`.
+    pub(crate) fn engine_with(&self, arguments: &str) -> anyhow::Result<Server> {
         let number = self.number();
         let (data, run) = (format!("{DATA}/engine-{number}"), format!("/run/sampan/{number}"));
         let address = format!("unix://{run}/sampan.sock");
         let line = format!(
             "mkdir -p '{data}' '{run}' && exec sampan daemon --data-root '{data}' --exec-root '{run}' -H {address} \
-             --cgroup-parent '/{}/engine-{number}' --log-level error",
+             --cgroup-parent '/{}/engine-{number}' --log-level error {arguments}",
             self.world.name()
         );
         let server = self.spawn(&line, number, address.clone(), data)?;
