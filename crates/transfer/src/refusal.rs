@@ -12,17 +12,18 @@ pub(crate) const LIMIT: usize = 64 << 10;
 
 #[derive(Deserialize)]
 struct Body {
-    #[serde(default)]
+    #[serde(default, alias = "Errors")]
     errors: Option<Vec<Entry>>,
     #[serde(default)]
     details: Option<String>,
 }
 
+/// Go reads names of fields whatever their case, and servers rely on it.
 #[derive(Deserialize)]
 struct Entry {
-    #[serde(default)]
+    #[serde(default, alias = "Code", alias = "CODE")]
     code: Option<String>,
-    #[serde(default)]
+    #[serde(default, alias = "Message", alias = "MESSAGE")]
     message: Option<String>,
 }
 
@@ -152,6 +153,7 @@ mod tests {
     fn refusals_are_told_as_docker_tells_them() {
         for (status, is_json, body, wanted) in [
             (404, true, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#, "manifest unknown: manifest unknown"),
+            (401, true, r#"{"Errors":[{"Code":"UNAUTHORIZED","Message":"not you"}]}"#, "unauthorized: not you"),
             (429, true, r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow"}]}"#, "toomanyrequests: slow"),
             (400, true, r#"{"errors":[{"code":"WEIRD","message":"odd"}]}"#, "unknown: odd"),
             (400, true, r#"{"errors":[{"code":"NAME_INVALID"}]}"#, "name invalid"),

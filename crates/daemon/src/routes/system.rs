@@ -23,7 +23,7 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
         }
         ("GET", ["info"]) => {
             let engine = Arc::clone(&context.engine);
-            ok(&shape::system::info(&blocking(move || engine.facts()).await?))
+            ok(&shape::system::info(&blocking(move || engine.facts()).await?, call.api))
         }
         ("GET", ["events"]) => events(&context, &call),
         ("GET", ["system", "df"]) => disk_usage(context, &call).await,

@@ -97,6 +97,9 @@ impl Images {
             choose::check_digest(&fetched.bytes, digest)?;
         }
         let digest = reference.digest().cloned().unwrap_or_else(|| fetched.digest.clone());
+        if let Err(error @ ImageError::WrongClass(_)) = choose::parse(&fetched.media_type, &fetched.bytes) {
+            return Err(error);
+        }
         let id = if reference.digest().is_some() { reference.familiar() } else { reference.tag().unwrap_or_default().to_owned() };
         let text = format!("Pulling from {}", reference.path());
         progress.report(Progress::About { id, text });
@@ -247,7 +250,9 @@ fn plan_layers(bytes: &[u8], blobs: &[LayerBlob]) -> Result<(ImageConfig, Vec<(L
     let config = ImageConfig::parse(bytes).map_err(|error| ImageError::Registry(error.to_string()))?;
     if !config.os.is_empty() && config.os != "linux" {
         let os = sampan_base::sanitize(&config.os);
-        return Err(ImageError::Unsupported(format!("image operating system \"{os}\" cannot be used on this platform")));
+        return Err(ImageError::Unsupported(format!(
+            "image operating system \"{os}\" cannot be used on this platform: operating system is not supported"
+        )));
     }
     if config.rootfs.diff_ids.len() != blobs.len() {
         return Err(pipeline::mismatch());
