@@ -71,7 +71,7 @@ pub(crate) fn read(status: u16, is_json: bool, challenges: &[Challenge], body: &
         }
         Ok(Body { errors: Some(errors), .. }) if !errors.is_empty() => return of_entries(status, &errors),
         _ if status == 401 => {
-            let message = if text.is_empty() { "authentication required".to_owned() } else { sanitize(text) };
+            let message = "authentication required".to_owned();
             return TransferError::Refused(Refusal { status, code: "UNAUTHORIZED".to_owned(), message });
         }
         Ok(_) => "no error details found in HTTP response body".to_owned(),
@@ -161,6 +161,7 @@ mod tests {
             (403, false, "go away\n", "denied: go away"),
             (404, false, "boom", "unknown: boom"),
             (401, true, "", "unauthorized: authentication required"),
+            (401, true, r#"{"error":"unauthorized"}"#, "unauthorized: authentication required"),
             (500, true, "{", "received unexpected HTTP status: 500 Internal Server Error"),
             (404, true, "{}", "error parsing HTTP 404 response body: no error details found in HTTP response body: \"{}\""),
             (404, true, "<html>", "error parsing HTTP 404 response body: invalid character '<' looking for beginning of value: \"<html>\""),

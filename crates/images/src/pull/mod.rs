@@ -10,7 +10,7 @@ mod pipeline;
 use sampan_base::{Cancel, Progress, ProgressSink};
 use sampan_oci::{DiffId, Digest, ImageConfig, ImageId, Platform, Reference};
 use sampan_store::{ImageRow, ManifestRow, NewImage};
-use sampan_transfer::{FetchedManifest, Login};
+use sampan_transfer::{FetchedManifest, Login, TransferError};
 
 use self::choose::Document;
 use crate::{ImageError, Images, now_nanos};
@@ -92,7 +92,7 @@ impl Images {
         progress: &dyn ProgressSink,
         cancel: &Cancel,
     ) -> Result<Pulled, ImageError> {
-        let fetched = self.client()?.manifest(reference, &options.login, cancel).map_err(cancelled)?;
+        let fetched = self.client()?.manifest(reference, &options.login, cancel).map_err(unverified)?;
         if let Some(digest) = reference.digest() {
             choose::check_digest(&fetched.bytes, digest)?;
         }
@@ -128,7 +128,7 @@ impl Images {
             };
             let entry = choose::fitting(&index, &platform).into_iter().next().ok_or_else(|| choose::no_match(&platform))?;
             let by_digest = reference.repository().with_digest(&entry.digest);
-            next = self.client()?.manifest(&by_digest, &options.login, cancel).map_err(cancelled)?;
+            next = self.client()?.manifest(&by_digest, &options.login, cancel).map_err(unverified)?;
             choose::check_digest(&next.bytes, &entry.digest)?;
             next.digest = entry.digest.clone();
         }
@@ -234,6 +234,14 @@ impl Images {
             let warning = ImageError::Platform { name, have: Box::new(have), wanted: Box::new(wanted.clone()) };
             progress.report(Progress::Message(format!("WARNING: {warning}")));
         }
+    }
+}
+
+/// A manifest that is not the one of its digest is told in Docker's words.
+fn unverified(error: TransferError) -> ImageError {
+    match error {
+        TransferError::WrongDigest { digest, .. } => ImageError::Registry(format!("manifest verification failed for digest {digest}")),
+        other => cancelled(other),
     }
 }
 
