@@ -1,6 +1,6 @@
 //! Images: names contain slashes, so a path is its name between a prefix and a suffix.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
@@ -8,11 +8,11 @@ use sampan_base::Cancel;
 use sampan_build::apply_changes;
 use sampan_engine::CommitRequest;
 use sampan_images::{ImageFilter, ImportOptions, Removed};
-use sampan_oci::{ContainerConfig, Platform};
+use sampan_oci::{ContainerConfig, DiffId, Platform};
 use sampan_wire::{Json, object};
 
 use super::{containers, not_found, registries};
-use crate::progress::{self, Lines, answer, failure};
+use crate::progress::{self, failure};
 use crate::query::{Query, label, moment, only, only_until};
 use crate::respond::{ApiError, Reply, empty, json, ok};
 use crate::server::{Call, Context, blocking};
@@ -41,7 +41,7 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
         "POST" => match rest.as_str() {
             "create" if call.query.get("fromSrc").is_some() => import(context, call).await,
             "create" => registries::pull(context, call).await,
-            "load" => load(&context, call),
+            "load" => load(context, call).await,
             "prune" => prune(context, call).await,
             _ => match (named("/tag"), named("/push")) {
                 (Some(name), _) => tag(context, call, name).await,
@@ -93,7 +93,29 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
         if counted { i64::try_from(found).unwrap_or(i64::MAX) } else { -1 }
     };
     let rows = images.await??;
-    ok(&Json::Array(rows.iter().map(|image| shape::image::summary(image, count(image), -1, api)).collect()))
+    let mut shared = BTreeMap::new();
+    if call.query.truth("shared-size") {
+        // What images share does not depend on which of them are shown.
+        let all = move || context.engine.images().all().and_then(|all| Ok((context.engine.images().layer_sizes()?, all)));
+        let (sizes, all) = blocking(all).await??;
+        shared = all.iter().map(|image| image.id.to_string()).zip(shared_sizes(&all, &sizes)).collect();
+    }
+    let row = |image: &sampan_images::Image| {
+        let shared = shared.get(&image.id.to_string()).copied().unwrap_or(-1);
+        shape::image::summary(image, count(image), shared, api)
+    };
+    ok(&Json::Array(rows.iter().map(row).collect()))
+}
+
+/// How many bytes of each image's layers belong to others of these images, too.
+pub(crate) fn shared_sizes(images: &[sampan_images::Image], sizes: &HashMap<DiffId, u64>) -> Vec<i64> {
+    let mut users: HashMap<&DiffId, usize> = HashMap::new();
+    for layer in images.iter().flat_map(sampan_images::Image::layers) {
+        *users.entry(layer).or_default() += 1;
+    }
+    let is_shared = |layer: &&DiffId| users.get(layer).is_some_and(|count| *count > 1);
+    let of = |image: &sampan_images::Image| image.layers().iter().filter(is_shared).filter_map(|layer| sizes.get(layer)).sum::<u64>();
+    images.iter().map(|image| i64::try_from(of(image)).unwrap_or(i64::MAX)).collect()
 }
 
 fn truth(values: &[String]) -> Result<Option<bool>, ApiError> {
@@ -215,15 +237,14 @@ fn save(context: &Context, query: &Query, names: &[String]) -> Reply {
     Ok(containers::archive_answer(move |writer| engine.images().save(&names, writer, &Cancel::new())))
 }
 
-fn load(context: &Context, call: Call) -> Reply {
+async fn load(context: Arc<Context>, call: Call) -> Reply {
     let quiet = call.query.truth("quiet");
     let platform = platform(&call.query)?;
     let reader = body::reader(call.request.into_body());
-    let (writer, stream) = body::streaming();
     let engine = Arc::clone(&context.engine);
-    tokio::task::spawn_blocking(move || {
-        let lines = Lines::new(writer, quiet);
-        match engine.images().load(reader, platform.as_ref(), &lines, &Cancel::new()) {
+    // The answer begins when there is something to say: clients that read no more than its status stop sending when it comes.
+    progress::run_quiet(quiet, move |lines, _| {
+        match engine.images().load(reader, platform.as_ref(), lines, &Cancel::new()) {
             Ok(loaded) => {
                 for image in loaded {
                     let names = if image.references.is_empty() {
@@ -238,8 +259,9 @@ fn load(context: &Context, call: Call) -> Reply {
             }
             Err(error) => lines.send(&failure(&sampan_engine::chain(&error))),
         }
-    });
-    Ok(answer(stream))
+        Ok(())
+    })
+    .await
 }
 
 /// Where an import's archive is, if it is not the body of the request.
