@@ -33,7 +33,8 @@ const ROLE: Flag =
 
 const SERVE: &[Flag] = &[
     Flag::new("access-log", Kind::Text, "File to which each request is written; \"none\" for no log (default: standard output)"),
-    Flag::new("anonymous", Kind::Text, "What clients without a login may do: none, pull or push").default("none"),
+    Flag::new("allow-missing-blobs", Kind::Bool, "Take manifests whose layers are not here: for mirrors of parts of images"),
+    Flag::new("anonymous", Kind::Text, "What clients without a login may do: none, pull, push or delete").default("none"),
     DATA_ROOT,
     Flag::new("hostname", Kind::List, "Name for the generated certificate (default: this host's names and the address of --listen)"),
     Flag::new("http", Kind::Bool, "Serve without TLS"),
@@ -172,10 +173,12 @@ fn config(app: &App, matches: &Matches) -> Outcome<Config> {
         "none" => None,
         "pull" => Some(Role::Pull),
         "push" => Some(Role::Push),
-        other => return Err(CliError::new(format!("invalid argument {other:?} for --anonymous: must be none, pull or push"))),
+        "delete" => Some(Role::Admin),
+        other => return Err(CliError::new(format!("invalid argument {other:?} for --anonymous: must be none, pull, push or delete"))),
     };
     let mut config = Config::new(matches.text("data-root").into(), listen, transport(app, matches, listen.ip())?);
     config.strangers = strangers;
+    config.allow_missing_blobs = matches.truth("allow-missing-blobs");
     config.access_log = match matches.text("access-log") {
         "" | "-" => AccessLog::Stdout,
         "none" => AccessLog::Off,
