@@ -29,12 +29,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Lines of a body that has begun. Must be called within the runtime.
-    pub(crate) fn new(writer: body::BodyWriter, quiet: bool) -> Self {
-        Self::cancelling(writer, quiet, Cancel::new())
-    }
-
-    /// The same; a client that goes away cancels the work.
+    /// Lines of a body. Must be called within the runtime. A client that goes away cancels the work.
     fn cancelling(writer: body::BodyWriter, quiet: bool, cancel: Cancel) -> Self {
         let (queue, mut lines) = unbounded_channel::<String>();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -144,10 +139,15 @@ pub(crate) fn answer(stream: Body) -> Response<Body> {
 
 /// Runs blocking work that reports lines; its answer begins with the first of them. A client that goes away cancels it.
 pub(crate) async fn run(work: impl FnOnce(&Lines, &Cancel) -> Result<(), ApiError> + Send + 'static) -> Reply {
+    run_quiet(false, work).await
+}
+
+/// The same; states of parts may be left out.
+pub(crate) async fn run_quiet(quiet: bool, work: impl FnOnce(&Lines, &Cancel) -> Result<(), ApiError> + Send + 'static) -> Reply {
     let (writer, stream) = body::streaming();
     let (begun, first) = oneshot::channel();
     let cancel = Cancel::new();
-    let lines = Lines { begun: Mutex::new(Some(begun)), ..Lines::cancelling(writer, false, cancel.clone()) };
+    let lines = Lines { begun: Mutex::new(Some(begun)), ..Lines::cancelling(writer, quiet, cancel.clone()) };
     tokio::task::spawn_blocking(move || {
         let result = work(&lines, &cancel);
         lines.end(result);

@@ -90,13 +90,22 @@ pub(crate) fn label(text: &str) -> (String, Option<String>) {
 /// The filter of a prune.
 pub(crate) fn prune_filter(filters: &BTreeMap<String, Vec<String>>) -> Result<PruneFilter, ApiError> {
     let labels = |key: &str| filters.get(key).map(|list| list.iter().map(|text| label(text)).collect()).unwrap_or_default();
-    let until = filters.get("until").and_then(|list| list.first()).map(|text| moment(text)).transpose()?;
+    let until = only_until(filters)?;
     Ok(PruneFilter { until, labels: labels("label"), not_labels: labels("label!") })
+}
+
+/// The moment before which a prune's things were made; there may be one only.
+pub(crate) fn only_until(filters: &BTreeMap<String, Vec<String>>) -> Result<Option<i64>, ApiError> {
+    match filters.get("until").map(Vec::as_slice) {
+        None | Some([]) => Ok(None),
+        Some([text]) => moment(text).map(Some),
+        Some(_) => Err(ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, "more than one until filter specified")),
+    }
 }
 
 /// A moment: seconds with a fraction, RFC 3339, or a duration before now. Nanoseconds since the epoch.
 pub(crate) fn moment(text: &str) -> Result<i64, ApiError> {
-    let invalid = || ApiError::invalid(format!("invalid value for time: \"{text}\""));
+    let invalid = || ApiError::invalid(format!("failed to parse value as time or duration: \"{text}\""));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if let Ok(seconds) = whole.parse::<i64>() {
         let digits: String = fraction.chars().take(9).collect();

@@ -84,7 +84,7 @@ pub(crate) fn empty(status: StatusCode) -> Response<Body> {
 
 /// An answer of JSON. Clients compare the content type byte for byte.
 pub(crate) fn json(status: StatusCode, document: &Json) -> Response<Body> {
-    let mut response = Response::new(full(document.print() + "\n"));
+    let mut response = Response::new(full(document.print_plain() + "\n"));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response

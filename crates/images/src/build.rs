@@ -5,13 +5,15 @@ use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 
 use sampan_archive::{Decompress, Hashing};
-use sampan_base::{Cancel, Progress, ProgressSink};
+use sampan_base::Cancel;
 use sampan_layers::{PackMode, pack};
 use sampan_oci::{ContainerConfig, DiffId, Digest, History, ImageConfig, ImageId, Platform, Reference, RootFs};
 use sampan_store::ImageRow;
+use sampan_transfer::{FetchRequest, Fetched, TransferError};
 
 use crate::load::unpack;
-use crate::{Image, ImageError, Images, now_nanos};
+use crate::pull::cancelled;
+use crate::{Image, ImageError, Images, now_nanos, unambiguous};
 
 /// What an import presets.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,19 +44,25 @@ pub struct CommitOptions {
 }
 
 impl Images {
+    /// Opens an archive at an address, for an import.
+    ///
+    /// # Errors
+    /// [`ImageError::Transfer`].
+    pub fn download(&self, url: &str, cancel: &Cancel) -> Result<Fetched, ImageError> {
+        let request = FetchRequest { url: url.to_owned(), limit: u64::MAX, etag: None, checked: false };
+        self.client()?.fetch(&request, cancel).map_err(|error| match error {
+            TransferError::Unwelcome { url, status } => ImageError::Registry(format!("failed to GET {url} with status {status}")),
+            other => cancelled(other),
+        })
+    }
+
     /// Makes an image of one layer from an archive of files.
     ///
     /// # Errors
     /// [`ImageError`]; nothing is left then.
-    pub fn import(
-        &self,
-        archive: impl Read,
-        options: &ImportOptions,
-        progress: &dyn ProgressSink,
-        cancel: &Cancel,
-    ) -> Result<ImageId, ImageError> {
+    pub fn import(&self, archive: impl Read, options: &ImportOptions, cancel: &Cancel) -> Result<ImageId, ImageError> {
         let reference = name(&options.reference)?;
-        self.adding(|| self.import_named(archive, options, reference.as_ref(), progress, cancel))
+        self.adding(|| self.import_named(archive, options, reference.as_ref(), cancel))
     }
 
     fn import_named(
@@ -62,10 +70,8 @@ impl Images {
         archive: impl Read,
         options: &ImportOptions,
         reference: Option<&Reference>,
-        progress: &dyn ProgressSink,
         cancel: &Cancel,
     ) -> Result<ImageId, ImageError> {
-        progress.report(Progress::Message("Importing".into()));
         let decompressed = Decompress::new(archive).map_err(ImageError::io("read the archive"))?;
         let diff_id = self.layer_from(decompressed, cancel)?;
         let platform = options.platform.clone().unwrap_or_else(Platform::host);
@@ -190,6 +196,7 @@ fn name(typed: &str) -> Result<Option<Reference>, ImageError> {
     if reference.digest().is_some() {
         return Err(ImageError::Invalid("cannot import digest reference".into()));
     }
+    unambiguous(&reference)?;
     Ok(Some(reference.with_default_tag()))
 }
 

@@ -52,6 +52,9 @@ pub enum ImageError {
     /// Something that registries may hold and we do not take.
     #[error("{0}")]
     Unsupported(String),
+    /// A manifest of Docker's form for something that is no image; told before the pull begins.
+    #[error("{0}")]
+    WrongClass(String),
     /// What another operation that does the same work failed with.
     #[error(transparent)]
     Shared(std::sync::Arc<Self>),
@@ -82,6 +85,7 @@ impl Failure for ImageError {
             Self::Transfer(error) => error.kind(),
             Self::Shared(error) => error.kind(),
             Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::WrongClass(_) => ErrorKind::Invalid,
             Self::Registry(_) | Self::MissingLayer(_) | Self::Db(_) | Self::Io { .. } => ErrorKind::Internal,
             Self::Cancelled => ErrorKind::Cancelled,
         }

@@ -19,8 +19,10 @@ pub struct ImageFilter {
     pub labels: Vec<(String, Option<String>)>,
     /// Only names that fit one of these patterns.
     pub references: Vec<String>,
-    /// Only those made before this second since the epoch.
+    /// Only those made before this moment, nanoseconds since the epoch.
     pub until: Option<i64>,
+    /// Only those with none of these labels.
+    pub not_labels: Vec<(String, Option<String>)>,
 }
 
 /// One step of an image's making.
@@ -65,7 +67,7 @@ impl Images {
             let digests = by_digest.remove(&row.id.to_string()).unwrap_or_default();
             images.push(Image { id: row.id, config, references, digests, size: row.size, tagged: row.tagged, parent: row.parent });
         }
-        images.sort_by_key(|image| std::cmp::Reverse(image.created()));
+        images.sort_by_key(|image| std::cmp::Reverse(image.created_nanos()));
         Ok(images)
     }
 
@@ -124,17 +126,38 @@ impl Images {
         }
     }
 
+    /// The ids of an image and of all that were made from it here.
+    ///
+    /// # Errors
+    /// As [`Images::resolve`].
+    pub fn resolve_with_descendants(&self, name: &str) -> Result<Vec<String>, ImageError> {
+        let mut found = vec![self.resolve(name)?.id.to_string()];
+        let all = self.all()?;
+        let mut next = 0;
+        while let Some(parent) = found.get(next).cloned() {
+            next += 1;
+            let children = all.iter().filter(|image| image.parent.as_ref() == Some(&parent)).map(|image| image.id.to_string());
+            let new: Vec<String> = children.filter(|child| !found.contains(child)).collect();
+            found.extend(new);
+        }
+        Ok(found)
+    }
+
     /// The images that fit a filter, newest first; names that do not fit its patterns are left out.
     ///
     /// # Errors
     /// [`ImageError`].
     pub fn list(&self, filter: &ImageFilter) -> Result<Vec<Image>, ImageError> {
-        let edge =
-            |names: &[String]| names.iter().map(|name| self.resolve(name).map(|image| image.created())).collect::<Result<Vec<_>, _>>();
+        let edge = |names: &[String]| {
+            names.iter().map(|name| self.resolve(name).map(|image| image.created_nanos())).collect::<Result<Vec<_>, _>>()
+        };
+        if filter.references.iter().any(|pattern| !is_pattern(pattern.as_bytes())) {
+            return Err(ImageError::Invalid("syntax error in pattern".into()));
+        }
         let (before, since) = (edge(&filter.before)?, edge(&filter.since)?);
         let mut out = Vec::new();
         for mut image in self.all()? {
-            let created = image.created();
+            let created = image.created_nanos();
             let labels = &image.config.config.labels;
             let has = |(key, value): &(String, Option<String>)| {
                 labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|wanted| wanted == found))
@@ -142,7 +165,8 @@ impl Images {
             let fits = before.iter().all(|edge| created < *edge)
                 && since.iter().all(|edge| created > *edge)
                 && filter.until.is_none_or(|until| created < until)
-                && filter.labels.iter().all(has);
+                && filter.labels.iter().all(has)
+                && !filter.not_labels.iter().any(has);
             if !fits {
                 continue;
             }
@@ -190,9 +214,13 @@ impl Images {
             });
         }
         items.reverse();
-        if let Some(first) = items.first_mut() {
-            first.id = image.id.to_string();
-            first.tags.clone_from(&image.references);
+        // The image, then what it was made from here, as far as that is known.
+        let mut next = Some(image);
+        for item in &mut items {
+            let Some(image) = next.take() else { break };
+            item.id = image.id.to_string();
+            item.tags.clone_from(&image.references);
+            next = image.parent.and_then(|parent| self.resolve(&parent).ok());
         }
         Ok(items)
     }
@@ -205,6 +233,21 @@ fn matches_reference(pattern: &str, name: &str) -> bool {
         None => name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(rest, _)| rest),
     };
     matches(pattern.as_bytes(), name.as_bytes()) || matches(pattern.as_bytes(), untagged.as_bytes())
+}
+
+/// Whether Go's `path.Match` takes a pattern: classes end and are not empty, and nothing ends with an escape.
+fn is_pattern(pattern: &[u8]) -> bool {
+    match pattern {
+        [] => true,
+        [b'\\'] => false,
+        [b'\\', _, rest @ ..] => is_pattern(rest),
+        [b'[', rest @ ..] => {
+            let class = rest.strip_prefix(b"^").unwrap_or(rest);
+            let end = class.iter().skip(1).position(|byte| *byte == b']').map(|end| end + 1);
+            end.is_some_and(|end| class[0] != b']' && is_pattern(&class[end + 1..]))
+        }
+        [_, rest @ ..] => is_pattern(rest),
+    }
 }
 
 /// Go's `path.Match`: `*` and `?` do not cross slashes, `[a-z]` is a class, `\` escapes. A malformed pattern fits nothing.
@@ -230,7 +273,17 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches_reference;
+    use super::{is_pattern, matches_reference};
+
+    #[test]
+    fn patterns_that_are_none() {
+        for (pattern, good) in [("", true), ("a*", true), ("[a-z]x", true), ("[^a]", true), ("\\[", true)] {
+            assert_eq!(is_pattern(pattern.as_bytes()), good, "{pattern}");
+        }
+        for pattern in ["[", "a[b", "[]", "[^", "[]a]", "a\\"] {
+            assert!(!is_pattern(pattern.as_bytes()), "{pattern}");
+        }
+    }
 
     #[test]
     fn patterns() {

@@ -89,8 +89,17 @@ impl Image {
     /// When it was made, seconds since the epoch.
     #[must_use]
     pub fn created(&self) -> i64 {
-        let time = self.config.created.as_ref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        time.map_or(0, jiff::Timestamp::as_second)
+        self.time().map_or(0, jiff::Timestamp::as_second)
+    }
+
+    /// When it was made, nanoseconds since the epoch.
+    #[must_use]
+    pub fn created_nanos(&self) -> i64 {
+        self.time().and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0)
+    }
+
+    fn time(&self) -> Option<jiff::Timestamp> {
+        self.config.created.as_ref().and_then(|text| text.parse().ok())
     }
 }
 
@@ -198,6 +207,7 @@ impl Images {
         if reference.digest().is_some() {
             return Err(ImageError::Invalid("refusing to create a tag with a digest reference".into()));
         }
+        unambiguous(&reference)?;
         let reference = reference.with_default_tag();
         let _change = self.begin();
         self.store.put_tag(&reference.to_string(), &image.id)?;
@@ -232,6 +242,14 @@ impl Images {
     pub fn layer_sizes(&self) -> Result<std::collections::HashMap<DiffId, u64>, ImageError> {
         Ok(self.store.layers()?.into_iter().map(|layer| (layer.diff_id, layer.content)).collect())
     }
+}
+
+/// Refuses a name that would look like a digest.
+pub(crate) fn unambiguous(reference: &Reference) -> Result<(), ImageError> {
+    if reference.familiar_name() == "sha256" {
+        return Err(ImageError::Invalid("refusing to create an ambiguous tag using digest algorithm as name".into()));
+    }
+    Ok(())
 }
 
 /// Nanoseconds since the epoch.

@@ -50,6 +50,14 @@ struct Wish {
     config: ImageConfig,
     layers: Vec<PathBuf>,
     references: Vec<Reference>,
+    /// The id of the image that it was made from.
+    parent: Option<String>,
+}
+
+impl Wish {
+    fn id(&self) -> ImageId {
+        ImageId(Digest::sha256_of(&self.config_bytes))
+    }
 }
 
 impl Images {
@@ -89,9 +97,15 @@ impl Images {
         for wish in &wishes {
             self.unpack_layers(folder, wish, progress, cancel)?;
         }
+        // An archive's word for a parent is taken only where the layers bear it out.
+        let configs: HashMap<String, ImageConfig> = wishes.iter().map(|wish| (wish.id().to_string(), wish.config.clone())).collect();
+        for wish in &mut wishes {
+            let parent = wish.parent.take();
+            wish.parent = parent.filter(|parent| configs.get(parent).is_some_and(|parent| is_made_from(&wish.config, parent)));
+        }
         let _change = self.begin();
         for wish in wishes {
-            loaded.push(self.publish(&wish)?);
+            loaded.push(self.publish(&wish, progress)?);
         }
         Ok(loaded)
     }
@@ -167,21 +181,31 @@ impl Images {
     }
 
     /// Writes the rows of an image whose layers are here.
-    fn publish(&self, wish: &Wish) -> Result<Loaded, ImageError> {
-        let id = ImageId(Digest::sha256_of(&wish.config_bytes));
+    fn publish(&self, wish: &Wish, progress: &dyn ProgressSink) -> Result<Loaded, ImageError> {
+        let id = wish.id();
         let sizes = self.layer_sizes()?;
         let size = wish.config.rootfs.diff_ids.iter().filter_map(|layer| sizes.get(layer)).sum();
-        let row = ImageRow { id: id.clone(), config: wish.config_bytes.clone(), size, tagged: now_nanos(), parent: None };
+        let row = ImageRow { id: id.clone(), config: wish.config_bytes.clone(), size, tagged: now_nanos(), parent: wish.parent.clone() };
         let names: Vec<String> = wish.references.iter().map(ToString::to_string).collect();
         let before = self.store().put_image(&row, &wish.config.rootfs.diff_ids, &names)?;
         for (reference, old) in wish.references.iter().zip(before) {
-            if old.as_deref().is_some_and(|old| old != id.to_string()) {
-                tracing::info!(reference = %reference, "a loaded image took the name of another");
+            if let Some(old) = old.filter(|old| *old != id.to_string()) {
+                let name = reference.familiar();
+                progress.report(Progress::Warning(format!(
+                    "The image {name} already exists, renaming the old one with ID {old} to empty string"
+                )));
             }
         }
         self.event("load", &id.to_string(), &id.to_string());
         Ok(Loaded { id, references: wish.references.iter().map(Reference::familiar).collect() })
     }
+}
+
+/// Whether an image can have been made from another one: that one's steps and layers are its first.
+fn is_made_from(image: &ImageConfig, parent: &ImageConfig) -> bool {
+    image.history.len() > parent.history.len()
+        && image.history.starts_with(&parent.history)
+        && image.rootfs.diff_ids.starts_with(&parent.rootfs.diff_ids)
 }
 
 /// Unpacks a layer's tar: its digest, its size, the bytes of its files. Hashing runs beside the unpacking.
@@ -339,7 +363,9 @@ impl Staged {
             .flatten()
             .map(|tag| Reference::parse_normalized(tag).map(Reference::with_default_tag))
             .collect::<Result<_, _>>();
-        self.wish(config_bytes, &item.layers, references.map_err(|error| ImageError::Invalid(format!("invalid archive: {error}")))?)
+        let references = references.map_err(|error| ImageError::Invalid(format!("invalid archive: {error}")))?;
+        let wish = self.wish(config_bytes, &item.layers, references)?;
+        Ok(Wish { parent: item.parent.clone(), ..wish })
     }
 
     fn oci_wishes(&self, index: &Index, wishes: &mut Vec<Wish>, depth: usize) -> Result<(), ImageError> {
@@ -407,7 +433,7 @@ impl Staged {
                 .ok_or_else(|| ImageError::Invalid(format!("invalid archive: {} is missing", sampan_base::sanitize(path))))
         };
         let layers = layers.iter().map(find).collect::<Result<_, _>>()?;
-        Ok(Wish { config_bytes, config, layers, references })
+        Ok(Wish { config_bytes, config, layers, references, parent: None })
     }
 }
 

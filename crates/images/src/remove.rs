@@ -27,11 +27,15 @@ pub struct Pruned {
 type User = (String, bool);
 
 impl Images {
-    /// Removes a name, and the image when it was the last one and nobody uses it. `users` tells the containers of an image.
+    /// Removes a name, and the image when it was the last one and nobody uses it; with `prune` also what it was made from, as far as
+    /// nothing else needs that. `users` tells the containers of an image.
     ///
     /// # Errors
     /// [`ImageError::Conflict`] with Docker's texts.
-    pub fn remove(&self, name: &str, force: bool, users: &dyn Fn(&str) -> Vec<User>) -> Result<Vec<Removed>, ImageError> {
+    pub fn remove(&self, name: &str, force: bool, prune: bool, users: &dyn Fn(&str) -> Vec<User>) -> Result<Vec<Removed>, ImageError> {
+        if name.trim().is_empty() {
+            return Err(ImageError::Invalid("image name cannot be blank".into()));
+        }
         let _collecting = self.collect();
         let image = self.resolve(name)?;
         let _change = self.begin();
@@ -50,7 +54,7 @@ impl Images {
         } else {
             return Err(ImageError::NotFound(name.to_owned()));
         };
-        if removed.contains(&Removed::Deleted(id)) {
+        if prune && removed.contains(&Removed::Deleted(id)) {
             removed.extend(self.delete_parents(parent, all_users)?);
         }
         Ok(removed)

@@ -29,7 +29,7 @@ pub enum Mode {
 pub struct Extracted {
     /// Entries.
     pub entries: u64,
-    /// Bytes of file content.
+    /// Bytes of file content and of the targets of symbolic links: what the files' own sizes say.
     pub content: u64,
 }
 
@@ -328,6 +328,7 @@ impl<'a> Extraction<'a> {
             Kind::Hardlink => self.hardlink(header, os, parent)?,
             Kind::Symlink => {
                 rustix::fs::symlinkat(OsStr::from_bytes(&header.link), parent, os).map_err(|error| fail(error.into()))?;
+                self.done.content += header.link.len() as u64;
                 self.attributes_by_name(header, os, parent).map_err(&fail)?;
             }
             Kind::Character | Kind::Block | Kind::Fifo => {

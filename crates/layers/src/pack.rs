@@ -26,7 +26,7 @@ pub enum PackMode {
 pub struct Packed {
     /// Entries.
     pub entries: u64,
-    /// Bytes of file content.
+    /// Bytes of file content and of the targets of symbolic links.
     pub content: u64,
 }
 
@@ -171,6 +171,7 @@ impl<W: Write> Packer<W> {
             FileType::Symlink => {
                 let mut header = facts(&stat, path.to_vec(), Kind::Symlink);
                 header.link = rustix::fs::readlinkat(parent, name, Vec::new())?.into_bytes();
+                self.done.content += header.link.len() as u64;
                 self.append(&header)?;
             }
             FileType::CharacterDevice if self.mode == PackMode::Upper && stat.st_rdev == 0 => {

@@ -71,6 +71,7 @@ pub struct Manifest {
     /// The config.
     pub config: Descriptor,
     /// The layers, lowest first.
+    #[serde(deserialize_with = "crate::config::nullable")]
     pub layers: Vec<Descriptor>,
 }
 
@@ -96,7 +97,14 @@ pub struct ArchiveItem {
     /// References; `null` for none.
     pub repo_tags: Option<Vec<String>>,
     /// Paths of the layers, lowest first.
+    #[serde(default, deserialize_with = "crate::config::nullable")]
     pub layers: Vec<String>,
+    /// The image that it was made from, where the archive holds that too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// The layers by diff id, for readers that want more than paths.
+    #[serde(skip_deserializing, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layer_sources: BTreeMap<String, Descriptor>,
 }
 
 macro_rules! parsed {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What Docker's parser takes as an operating system, with a version in parentheses; we take it without.
+const OS_PATTERN: &str = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?$";
+
 /// `os/architecture[/variant]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -100,7 +103,13 @@ impl Platform {
         }
         let word =
             |part: &&&str| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
-        if let Some(wrong) = parts.iter().find(word) {
+        let wrong = parts.iter().position(|part| word(&part));
+        if wrong == Some(0) {
+            let (part, pattern) = (quote(parts[0]), quote(OS_PATTERN));
+            let rule = format!("OSAndVersion specifier component must match {pattern}: invalid argument");
+            return Err(format!("{part} is an invalid OS component of {}: {rule}", quote(text)));
+        }
+        if let Some(wrong) = wrong.map(|at| parts[at]) {
             return Err(format!(
                 "{} is an invalid component of {}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument",
                 quote(wrong),

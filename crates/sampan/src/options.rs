@@ -130,7 +130,9 @@ impl Options {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(()),
             Err(error) => return Err(error).with_context(|| format!("unable to configure the daemon with file {path}")),
         };
-        let value: Value = serde_json::from_str(&text).with_context(|| format!("unable to configure the daemon with file {path}"))?;
+        // A file of nothing sets nothing.
+        let text = if text.trim().is_empty() { "{}" } else { text.as_str() };
+        let value: Value = serde_json::from_str(text).with_context(|| format!("unable to configure the daemon with file {path}"))?;
         for (key, value) in value.as_object().with_context(|| format!("{path} holds no JSON object"))? {
             let text = match value {
                 Value::String(text) => text.clone(),

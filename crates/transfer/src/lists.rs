@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::exchange::{Answer, Call};
 use crate::registry::{Registry, scope};
-use crate::{TransferError, headers};
+use crate::{TransferError, headers, refusal};
 
 /// The largest page.
 const PAGE: u64 = 8 << 20;
@@ -81,7 +81,7 @@ pub(crate) async fn tags(registry: &Registry, repository: &Reference) -> Result<
     let mut url = registry.repository_url(repository, "tags/list")?;
     url.query_pairs_mut().append_pair("n", &ENTRIES.to_string());
     let scopes = [scope(repository, "pull")];
-    let first = registry.demand(&Call::new(Method::GET, url), &scopes).await?;
+    let first = registry.demand(&Call::new(Method::GET, url), &scopes).await.map_err(|error| refusal::of_pull(error, repository))?;
     let mut tags = Vec::new();
     pages(registry, first, &scopes, |page: Tags| {
         let is_tag =

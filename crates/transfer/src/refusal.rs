@@ -12,17 +12,18 @@ pub(crate) const LIMIT: usize = 64 << 10;
 
 #[derive(Deserialize)]
 struct Body {
-    #[serde(default)]
+    #[serde(default, alias = "Errors")]
     errors: Option<Vec<Entry>>,
     #[serde(default)]
     details: Option<String>,
 }
 
+/// Go reads names of fields whatever their case, and servers rely on it.
 #[derive(Deserialize)]
 struct Entry {
-    #[serde(default)]
+    #[serde(default, alias = "Code", alias = "CODE")]
     code: Option<String>,
-    #[serde(default)]
+    #[serde(default, alias = "Message", alias = "MESSAGE")]
     message: Option<String>,
 }
 
@@ -70,7 +71,7 @@ pub(crate) fn read(status: u16, is_json: bool, challenges: &[Challenge], body: &
         }
         Ok(Body { errors: Some(errors), .. }) if !errors.is_empty() => return of_entries(status, &errors),
         _ if status == 401 => {
-            let message = if text.is_empty() { "authentication required".to_owned() } else { sanitize(text) };
+            let message = "authentication required".to_owned();
             return TransferError::Refused(Refusal { status, code: "UNAUTHORIZED".to_owned(), message });
         }
         Ok(_) => "no error details found in HTTP response body".to_owned(),
@@ -152,6 +153,7 @@ mod tests {
     fn refusals_are_told_as_docker_tells_them() {
         for (status, is_json, body, wanted) in [
             (404, true, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#, "manifest unknown: manifest unknown"),
+            (401, true, r#"{"Errors":[{"Code":"UNAUTHORIZED","Message":"not you"}]}"#, "unauthorized: not you"),
             (429, true, r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow"}]}"#, "toomanyrequests: slow"),
             (400, true, r#"{"errors":[{"code":"WEIRD","message":"odd"}]}"#, "unknown: odd"),
             (400, true, r#"{"errors":[{"code":"NAME_INVALID"}]}"#, "name invalid"),
@@ -159,6 +161,7 @@ mod tests {
             (403, false, "go away\n", "denied: go away"),
             (404, false, "boom", "unknown: boom"),
             (401, true, "", "unauthorized: authentication required"),
+            (401, true, r#"{"error":"unauthorized"}"#, "unauthorized: authentication required"),
             (500, true, "{", "received unexpected HTTP status: 500 Internal Server Error"),
             (404, true, "{}", "error parsing HTTP 404 response body: no error details found in HTTP response body: \"{}\""),
             (404, true, "<html>", "error parsing HTTP 404 response body: invalid character '<' looking for beginning of value: \"<html>\""),

@@ -31,6 +31,8 @@ pub(crate) struct Registry {
     /// What it wants; a later answer may say it better than the first. Not remembered beyond this piece of work, as a registry
     /// may ask for proofs for some repositories only.
     challenges: Arc<Mutex<Arc<Vec<Challenge>>>>,
+    /// Whether that was learned by an earlier piece of work.
+    remembered: bool,
 }
 
 /// What a request is allowed to do, in the language of tokens: `repository:a/b:pull`.
@@ -50,9 +52,13 @@ impl Registry {
         let http = state.http(&endpoint)?;
         // What is meant for Docker Hub is not meant for its mirrors.
         let login = if endpoint.mirror { Login::default() } else { login.clone() };
-        let registry = Self { state: Arc::clone(state), endpoint, http, login, waiting: waiting.clone(), challenges: Arc::default() };
-        let challenges = match state.known(&registry.endpoint) {
-            Some(Known::Reached(challenges)) => challenges,
+        let (state, waiting) = (Arc::clone(state), waiting.clone());
+        let mut registry = Self { state, endpoint, http, login, waiting, challenges: Arc::default(), remembered: false };
+        let challenges = match registry.state.known(&registry.endpoint) {
+            Some(Known::Reached(challenges)) => {
+                registry.remembered = true;
+                challenges
+            }
             _ => registry.ping().await?,
         };
         *lock(&registry.challenges) = challenges;
@@ -129,7 +135,11 @@ impl Registry {
 
     /// One try: at most one more request after a challenge.
     async fn send_once(&self, call: &Call, scopes: &[String]) -> Result<Answer, Failed> {
-        let proof = self.prove(call, &self.challenges(), scopes, None).await?;
+        let proof = match self.prove(call, &self.challenges(), scopes, None).await {
+            // Another registry may stand there now. Its own answer tells what it wants.
+            Err(error) if self.remembered && is_of_another(&error) => Proof { header: None, scopes: sorted(scopes) },
+            proof => proof?,
+        };
         let stall = self.state.config.timing.stall;
         let answer = self.follow(call, proof.header.as_ref(), stall).await?;
         match self.prove_again(call, &answer, &proof).await? {
@@ -260,6 +270,15 @@ impl Registry {
 
 fn is_refused_connection(error: &TransferError) -> bool {
     matches!(error, TransferError::Transport { cause, .. } if cause.ends_with("connection refused"))
+}
+
+/// Whether a proof could not be made for a reason that a registry's present challenge may not have.
+fn is_of_another(error: &TransferError) -> bool {
+    match error {
+        TransferError::NoCredentials { .. } => true,
+        TransferError::Token { cause, .. } => matches!(**cause, TransferError::Transport { .. }),
+        _ => false,
+    }
 }
 
 fn is_broken(error: &TransferError) -> bool {

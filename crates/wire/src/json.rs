@@ -38,7 +38,7 @@ impl Json {
     /// The document's text, with `<`, `>` and `&` escaped as Go does.
     #[must_use]
     pub fn print(&self) -> String {
-        let text = serde_json::to_string(self).unwrap_or_default();
+        let text = self.print_plain();
         if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
             return text;
         }
@@ -50,6 +50,12 @@ impl Json {
             }
         }
         out
+    }
+
+    /// The document's text with nothing escaped that need not be, as the answers of the API are.
+    #[must_use]
+    pub fn print_plain(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// A list, or `null` when it is empty.

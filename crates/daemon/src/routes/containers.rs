@@ -144,8 +144,8 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
         let created = |name: &String| {
             views.iter().find(|view| view.spec.name == *name || view.spec.id.starts_with(name.as_str())).map(|view| view.spec.created)
         };
-        let ancestor = |name: &String| engine.images().resolve(name).map(|image| image.id.to_string()).unwrap_or_default();
-        let ancestors: Vec<String> = filters.get("ancestor").into_iter().flatten().map(ancestor).collect();
+        let ancestor = |name: &String| engine.images().resolve_with_descendants(name).unwrap_or_default();
+        let ancestors: Vec<String> = filters.get("ancestor").into_iter().flatten().flat_map(ancestor).collect();
         let edges = |key: &str| filters.get(key).into_iter().flatten().filter_map(created).collect::<Vec<_>>();
         let (before, since) = (edges("before"), edges("since"));
         let fits = |view: &&ContainerView| {

@@ -1,6 +1,6 @@
 //! Images: names contain slashes, so a path is its name between a prefix and a suffix.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
@@ -8,12 +8,12 @@ use sampan_base::Cancel;
 use sampan_build::apply_changes;
 use sampan_engine::CommitRequest;
 use sampan_images::{ImageFilter, ImportOptions, Removed};
-use sampan_oci::{ContainerConfig, Platform};
+use sampan_oci::{ContainerConfig, DiffId, Platform};
 use sampan_wire::{Json, object};
 
 use super::{containers, not_found, registries};
-use crate::progress::{Lines, answer, failure};
-use crate::query::{Query, label, moment, only};
+use crate::progress::{self, failure};
+use crate::query::{Query, label, moment, only, only_until};
 use crate::respond::{ApiError, Reply, empty, json, ok};
 use crate::server::{Call, Context, blocking};
 use crate::{body, shape};
@@ -41,7 +41,7 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
         "POST" => match rest.as_str() {
             "create" if call.query.get("fromSrc").is_some() => import(context, call).await,
             "create" => registries::pull(context, call).await,
-            "load" => load(&context, call),
+            "load" => load(context, call).await,
             "prune" => prune(context, call).await,
             _ => match (named("/tag"), named("/push")) {
                 (Some(name), _) => tag(context, call, name).await,
@@ -64,7 +64,8 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
         since: values("since"),
         labels: values("label").iter().map(|text| label(text)).collect(),
         references: values("reference"),
-        until: values("until").first().map(|text| moment(text).map(|time| time / 1_000_000_000)).transpose()?,
+        until: values("until").iter().map(|text| moment(text)).collect::<Result<Vec<_>, _>>()?.into_iter().min(),
+        not_labels: Vec::new(),
     };
     let all = call.query.truth("all");
     let engine = Arc::clone(&context.engine);
@@ -92,7 +93,29 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
         if counted { i64::try_from(found).unwrap_or(i64::MAX) } else { -1 }
     };
     let rows = images.await??;
-    ok(&Json::Array(rows.iter().map(|image| shape::image::summary(image, count(image), -1, api)).collect()))
+    let mut shared = BTreeMap::new();
+    if call.query.truth("shared-size") {
+        // What images share does not depend on which of them are shown.
+        let all = move || context.engine.images().all().and_then(|all| Ok((context.engine.images().layer_sizes()?, all)));
+        let (sizes, all) = blocking(all).await??;
+        shared = all.iter().map(|image| image.id.to_string()).zip(shared_sizes(&all, &sizes)).collect();
+    }
+    let row = |image: &sampan_images::Image| {
+        let shared = shared.get(&image.id.to_string()).copied().unwrap_or(-1);
+        shape::image::summary(image, count(image), shared, api)
+    };
+    ok(&Json::Array(rows.iter().map(row).collect()))
+}
+
+/// How many bytes of each image's layers belong to others of these images, too.
+pub(crate) fn shared_sizes(images: &[sampan_images::Image], sizes: &HashMap<DiffId, u64>) -> Vec<i64> {
+    let mut users: HashMap<&DiffId, usize> = HashMap::new();
+    for layer in images.iter().flat_map(sampan_images::Image::layers) {
+        *users.entry(layer).or_default() += 1;
+    }
+    let is_shared = |layer: &&DiffId| users.get(layer).is_some_and(|count| *count > 1);
+    let of = |image: &sampan_images::Image| image.layers().iter().filter(is_shared).filter_map(|layer| sizes.get(layer)).sum::<u64>();
+    images.iter().map(|image| i64::try_from(of(image)).unwrap_or(i64::MAX)).collect()
 }
 
 fn truth(values: &[String]) -> Result<Option<bool>, ApiError> {
@@ -106,10 +129,16 @@ fn truth(values: &[String]) -> Result<Option<bool>, ApiError> {
 
 /// The platform that a query asks for, as JSON.
 fn platform(query: &Query) -> Result<Option<Platform>, ApiError> {
-    match query.text("platform") {
-        "" => Ok(None),
-        text => serde_json::from_str(text).map(Some).map_err(|error| ApiError::invalid(format!("failed to parse platform: {error}"))),
+    match query.all("platform").as_slice() {
+        [] => Ok(None),
+        [text] if text.is_empty() => Ok(None),
+        [text] => parse_platform(text).map(Some),
+        _ => Err(ApiError::invalid("multiple platform parameters not supported")),
     }
+}
+
+fn parse_platform(text: &str) -> Result<Platform, ApiError> {
+    serde_json::from_str(text).map_err(|error| ApiError::invalid(format!("failed to parse platform: {error}")))
 }
 
 async fn inspect(context: Arc<Context>, call: Call, name: String) -> Reply {
@@ -149,11 +178,20 @@ fn removed(list: &[Removed]) -> Vec<Json> {
 }
 
 async fn remove(context: Arc<Context>, call: Call, name: String) -> Reply {
-    let force = call.query.truth("force");
+    let (force, prune) = (call.query.truth("force"), !call.query.truth("noprune"));
+    // An image here is of one platform: its own may be named, several may not.
+    let wanted = match call.query.all("platforms").as_slice() {
+        [] => None,
+        [one] => Some(parse_platform(one)?),
+        _ => return Err(ApiError::invalid("multiple platforms are not supported")),
+    };
     let engine = Arc::clone(&context.engine);
     let list = blocking(move || {
         let users = containers::users(&engine.list(false));
-        engine.images().remove(&name, force, &|id| users.get(id).cloned().unwrap_or_default())
+        if wanted.is_some() {
+            engine.images().resolve_for(&name, wanted.as_ref())?;
+        }
+        engine.images().remove(&name, force, prune, &|id| users.get(id).cloned().unwrap_or_default())
     });
     ok(&Json::Array(removed(&list.await??)))
 }
@@ -162,9 +200,9 @@ async fn prune(context: Arc<Context>, call: Call) -> Reply {
     let filters = call.query.filters()?;
     only(&filters, &["dangling", "label", "label!", "until"])?;
     let all = filters.get("dangling").is_some_and(|values| values.iter().any(|value| matches!(value.as_str(), "0" | "false")));
-    let labels = filters.get("label").map(|list| list.iter().map(|text| label(text)).collect()).unwrap_or_default();
-    let until = filters.get("until").and_then(|list| list.first()).map(|text| moment(text).map(|time| time / 1_000_000_000)).transpose()?;
-    let filter = ImageFilter { labels, until, ..ImageFilter::default() };
+    let labels = |key: &str| filters.get(key).map(|list| list.iter().map(|text| label(text)).collect()).unwrap_or_default();
+    let (labels, not_labels) = (labels("label"), labels("label!"));
+    let filter = ImageFilter { labels, not_labels, until: only_until(&filters)?, ..ImageFilter::default() };
     let engine = Arc::clone(&context.engine);
     let pruned = blocking(move || {
         let users = containers::users(&engine.list(false));
@@ -185,7 +223,7 @@ fn save(context: &Context, query: &Query, names: &[String]) -> Reply {
     let engine = Arc::clone(&context.engine);
     // Whether every name exists is known before the answer begins.
     for name in &names {
-        if let Err(error) = engine.images().resolve_for(name, platform.as_ref()) {
+        if let Err(error) = engine.images().resolve_saved(name, platform.as_ref()) {
             let error = match error {
                 sampan_images::ImageError::Platform { wanted, .. } => {
                     return Err(ApiError::not_found(format!("no suitable export target found for platform {wanted}")));
@@ -199,15 +237,14 @@ fn save(context: &Context, query: &Query, names: &[String]) -> Reply {
     Ok(containers::archive_answer(move |writer| engine.images().save(&names, writer, &Cancel::new())))
 }
 
-fn load(context: &Context, call: Call) -> Reply {
+async fn load(context: Arc<Context>, call: Call) -> Reply {
     let quiet = call.query.truth("quiet");
     let platform = platform(&call.query)?;
     let reader = body::reader(call.request.into_body());
-    let (writer, stream) = body::streaming();
     let engine = Arc::clone(&context.engine);
-    tokio::task::spawn_blocking(move || {
-        let lines = Lines::new(writer, quiet);
-        match engine.images().load(reader, platform.as_ref(), &lines, &Cancel::new()) {
+    // The answer begins when there is something to say: clients that read no more than its status stop sending when it comes.
+    progress::run_quiet(quiet, move |lines, _| {
+        match engine.images().load(reader, platform.as_ref(), lines, &Cancel::new()) {
             Ok(loaded) => {
                 for image in loaded {
                     let names = if image.references.is_empty() {
@@ -222,27 +259,35 @@ fn load(context: &Context, call: Call) -> Reply {
             }
             Err(error) => lines.send(&failure(&sampan_engine::chain(&error))),
         }
-    });
-    Ok(answer(stream))
+        Ok(())
+    })
+    .await
+}
+
+/// Where an import's archive is, if it is not the body of the request.
+fn import_url(query: &Query) -> Option<String> {
+    let source = query.text("fromSrc");
+    let is_body = source == "-" || source.is_empty();
+    (!is_body).then(|| if source.contains("://") { source.to_owned() } else { format!("http://{source}") })
 }
 
 /// What the query of an import asks for.
 fn import_options(query: &Query) -> Result<ImportOptions, ApiError> {
-    if query.text("fromSrc") != "-" {
-        return Err(ApiError::unsupported("import from a URL (download it and give the file)"));
-    }
     let config = apply_changes(&ContainerConfig::default(), &query.all("changes"))?;
     let platform = match query.text("platform") {
         "" => None,
         text => Some(Platform::parse_specifier(text).map_err(ApiError::invalid)?),
     };
+    if platform.as_ref().is_some_and(|platform| platform.os != "linux") {
+        return Err(ApiError::invalid("operating system is not supported"));
+    }
     let (repository, tag) = (query.text("repo"), query.text("tag"));
     let reference = if tag.is_empty() || repository.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
     if !reference.is_empty() {
         sampan_oci::Reference::parse_normalized(&reference).map_err(|error| ApiError::invalid(error.to_string()))?;
     }
     let message = match query.text("message") {
-        "" => "Imported from -".to_owned(),
+        "" => format!("Imported from {}", import_url(query).unwrap_or_else(|| "-".to_owned())),
         text => text.to_owned(),
     };
     Ok(ImportOptions { reference, message, config, platform })
@@ -256,17 +301,26 @@ async fn import(context: Arc<Context>, call: Call) -> Reply {
             return Err(error);
         }
     };
-    let reader = body::reader(call.request.into_body());
-    let (writer, stream) = body::streaming();
     let engine = Arc::clone(&context.engine);
-    tokio::task::spawn_blocking(move || {
-        let document = match engine.images().import(reader, &options, &sampan_base::NoProgress, &Cancel::new()) {
-            Ok(id) => object! { "status": id.to_string() },
-            Err(error) => failure(&sampan_engine::chain(&error)),
-        };
-        Lines::new(writer, false).send(&document);
-    });
-    Ok(answer(stream))
+    if let Some(url) = import_url(&call.query) {
+        body::drain(call.request.into_body()).await;
+        return progress::run(move |lines, cancel| {
+            let archive = engine.images().download(&url, cancel).map_err(registries::error)?;
+            lines.send(&object! { "status": format!("Downloading from {url}") });
+            let id = engine.images().import(archive, &options, cancel)?;
+            lines.send(&object! { "status": id.to_string() });
+            Ok(())
+        })
+        .await;
+    }
+    let reader = body::reader(call.request.into_body());
+    // The answer begins when the work is done: who reads no more than its status may count on the image.
+    progress::run(move |lines, _| {
+        let id = engine.images().import(reader, &options, &Cancel::new())?;
+        lines.send(&object! { "status": id.to_string() });
+        Ok(())
+    })
+    .await
 }
 
 /// `POST /commit`.

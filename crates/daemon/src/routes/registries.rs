@@ -167,7 +167,8 @@ pub(crate) async fn distribution(context: Arc<Context>, call: Call, name: &str) 
         })?;
         let config = |manifest: &Manifest| {
             let bytes = client.document(&reference.repository(), &manifest.config, MAX_CONFIG, &login, &Cancel::new()).map_err(error)?;
-            Ok::<_, ApiError>(serde_json::from_slice::<Platform>(&bytes).unwrap_or_default())
+            let platform = serde_json::from_slice::<Platform>(&bytes).unwrap_or_default();
+            Ok::<_, ApiError>(Some(platform).filter(|platform| !platform.os.is_empty() || !platform.architecture.is_empty()))
         };
         let platforms = platforms(&fetched, config)?;
         let descriptor =
@@ -177,12 +178,15 @@ pub(crate) async fn distribution(context: Arc<Context>, call: Call, name: &str) 
     ok(&document.await??)
 }
 
-fn platforms(fetched: &FetchedManifest, config: impl FnOnce(&Manifest) -> Result<Platform, ApiError>) -> Result<Vec<Platform>, ApiError> {
+fn platforms(
+    fetched: &FetchedManifest,
+    config: impl FnOnce(&Manifest) -> Result<Option<Platform>, ApiError>,
+) -> Result<Vec<Platform>, ApiError> {
     if let Ok(index) = Index::parse(&fetched.bytes) {
         return Ok(index.manifests.into_iter().filter_map(|entry| entry.platform).collect());
     }
     match Manifest::parse(&fetched.bytes) {
-        Ok(manifest) => config(&manifest).map(|platform| vec![platform]),
+        Ok(manifest) => config(&manifest).map(|platform| platform.into_iter().collect()),
         Err(_) => Ok(Vec::new()),
     }
 }

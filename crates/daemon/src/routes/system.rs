@@ -23,7 +23,7 @@ pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method,
         }
         ("GET", ["info"]) => {
             let engine = Arc::clone(&context.engine);
-            ok(&shape::system::info(&blocking(move || engine.facts()).await?))
+            ok(&shape::system::info(&blocking(move || engine.facts()).await?, call.api))
         }
         ("GET", ["events"]) => events(&context, &call),
         ("GET", ["system", "df"]) => disk_usage(context, &call).await,
@@ -133,31 +133,26 @@ async fn disk_usage(context: Arc<Context>, call: &Call) -> Reply {
             !image.references.is_empty() || !image.digests.is_empty() || !(steps.contains(&id) || parents.contains(&id))
         });
         let views = engine.list(true);
-        let mut users: std::collections::HashMap<&sampan_oci::DiffId, usize> = std::collections::HashMap::new();
-        for image in &images {
-            for layer in image.layers() {
-                *users.entry(layer).or_default() += 1;
-            }
-        }
-        let rows = images.iter().map(|image| {
-            let shared: u64 = image
-                .layers()
-                .iter()
-                .filter(|layer| users.get(layer).is_some_and(|count| *count > 1))
-                .filter_map(|layer| sizes.get(layer))
-                .sum();
+        let shared = super::images::shared_sizes(&images, &sizes);
+        let rows = images.iter().zip(shared).map(|(image, shared)| {
             let containers = views.iter().filter(|view| view.spec.image_id == image.id.to_string()).count();
-            shape::image::summary(image, i64::try_from(containers).unwrap_or(0), i64::try_from(shared).unwrap_or(0), API)
+            shape::image::summary(image, i64::try_from(containers).unwrap_or(0), shared, API)
         });
         let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
         let total: u64 = sizes.values().sum();
         let volumes = engine.volume_usage()?;
+        // Of what nobody asked for there is nothing, not even an empty list.
+        let asked = |kind: &str, list: Vec<Json>| {
+            let all = wanted.is_empty() || wanted.iter().any(|one| one == kind);
+            if all { Json::Array(list) } else { Json::NULL }
+        };
+        let images = asked("image", rows.collect());
         Ok(object! {
-            "LayersSize": total,
-            "Images": Json::Array(rows.collect()),
-            "Containers": Json::Array(views.iter().map(|view| shape::container::summary(view, now)).collect()),
-            "Volumes": Json::Array(volumes.iter().map(shape::image::volume).collect()),
-            "BuildCache": Json::Array(cache.iter().map(super::build::cache_item).collect()),
+            "LayersSize": if images == Json::NULL { 0 } else { total },
+            "Images": images,
+            "Containers": asked("container", views.iter().map(|view| shape::container::summary(view, now)).collect()),
+            "Volumes": asked("volume", volumes.iter().map(shape::image::volume).collect()),
+            "BuildCache": asked("build-cache", cache.iter().map(super::build::cache_item).collect()),
         })
     });
     ok(&document.await??)

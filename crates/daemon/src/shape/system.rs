@@ -45,7 +45,7 @@ pub(crate) fn version(facts: &Facts, own: &str) -> Json {
 }
 
 /// The document of info.
-pub(crate) fn info(facts: &Facts) -> Json {
+pub(crate) fn info(facts: &Facts, api: (u32, u32)) -> Json {
     let [all, running, paused, stopped] = facts.containers;
     let empty = || Json::Array(Vec::new());
     let mut security = vec!["name=seccomp,profile=builtin".to_owned()];
@@ -118,6 +118,10 @@ pub(crate) fn info(facts: &Facts) -> Json {
     };
     if let Json::Object(rest) = rest {
         pairs.extend(rest);
+    }
+    if api < (1, 50) {
+        // Older clients look for them; they were never true since.
+        pairs.extend(["BridgeNfIptables", "BridgeNfIp6tables"].map(|key| (key.to_owned(), false.into())));
     }
     Json::Object(pairs)
 }

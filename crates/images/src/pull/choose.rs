@@ -11,6 +11,9 @@ const MAX_ENTRIES: usize = 10_000;
 /// Types of configs that are an image's.
 const CONFIGS: &[&str] = &[media::CONFIG, media::DOCKER_CONFIG, "application/octet-stream", ""];
 
+/// What the config of a plugin is.
+const PLUGIN: &str = "application/vnd.docker.plugin.v1+json";
+
 /// What a registry answered.
 #[derive(Debug)]
 pub(crate) enum Document {
@@ -87,14 +90,18 @@ pub(crate) fn parse(media_type: &str, bytes: &[u8]) -> Result<Document, ImageErr
     let Some(urls) = shape.layers else { return Err(ImageError::Registry(format!("unsupported manifest media type {kind:?}"))) };
     let manifest = Manifest::parse(bytes).map_err(|error| bad(error.to_string()))?;
     if !CONFIGS.contains(&manifest.config.media_type.as_str()) {
-        let kind = sampan_base::sanitize(&manifest.config.media_type);
-        return Err(ImageError::Unsupported(format!("encountered remote \"{kind}\"(unknown) when fetching")));
+        let config = sampan_base::sanitize(&manifest.config.media_type);
+        if kind != media::DOCKER_MANIFEST {
+            return Err(ImageError::Unsupported(format!("unsupported media type {config}")));
+        }
+        let class = if config == PLUGIN { "plugin" } else { "unknown" };
+        return Err(ImageError::WrongClass(format!("Encountered remote \"{config}\"({class}) when fetching")));
     }
     if manifest.layers.len() > MAX_LAYERS {
         let count = manifest.layers.len();
         return Err(ImageError::Invalid(format!("max depth exceeded: {count} layers, at most {MAX_LAYERS} can be stacked")));
     }
-    if let Some(layer) = manifest.layers.iter().find(|layer| !is_layer(&layer.media_type)) {
+    if let Some(layer) = manifest.layers.iter().find(|layer| layer.media_type.contains("encrypted")) {
         let kind = sampan_base::sanitize(&layer.media_type);
         return Err(ImageError::Unsupported(format!("unsupported layer media type \"{kind}\"")));
     }
@@ -105,13 +112,6 @@ pub(crate) fn parse(media_type: &str, bytes: &[u8]) -> Result<Document, ImageErr
 
 fn is_known(kind: &str) -> bool {
     matches!(kind, media::MANIFEST | media::INDEX | media::DOCKER_MANIFEST | media::DOCKER_LIST)
-}
-
-fn is_layer(kind: &str) -> bool {
-    let tar = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
-    kind.is_empty()
-        || kind == "application/octet-stream"
-        || (tar.iter().any(|start| kind.starts_with(start)) && !kind.contains("encrypted"))
 }
 
 fn schema1() -> ImageError {
@@ -132,10 +132,9 @@ pub(crate) fn fitting<'a>(index: &'a Index, platform: &Platform) -> Vec<&'a Desc
         .iter()
         .filter(|entry| !is_attestation(entry))
         .filter_map(|entry| {
-            let nested = matches!(entry.media_type.as_str(), media::INDEX | media::DOCKER_LIST);
             let rank = match &entry.platform {
-                // A nested index without a platform may hold anything.
-                None => nested.then_some(usize::MAX),
+                // It may be anything, and is taken where nothing fits better.
+                None => Some(usize::MAX),
                 Some(own) => platform.rank(own),
             };
             rank.map(|rank| (rank, entry))
@@ -201,6 +200,19 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_without_a_platform_is_taken_where_nothing_fits() {
+        let plain =
+            |size: u64| serde_json::json!({"mediaType": media::MANIFEST, "digest": Digest::sha256_of(&[1]).to_string(), "size": size});
+        let of = |entries: Vec<serde_json::Value>| {
+            let text = serde_json::json!({"schemaVersion": 2, "mediaType": media::INDEX, "manifests": entries}).to_string();
+            let Ok(Document::Index(index)) = parse(media::INDEX, text.as_bytes()) else { panic!("an index") };
+            fitting(&index, &Platform::parse("linux/amd64").unwrap()).first().map(|entry| entry.size)
+        };
+        assert_eq!(of(vec![plain(7)]), Some(7));
+        assert_eq!(of(vec![plain(7), entry("linux/amd64", media::MANIFEST)]), Some(1));
+    }
+
+    #[test]
     fn what_is_no_image_is_refused() {
         let digest = Digest::sha256_of(b"x").to_string();
         let blob = |kind: &str| serde_json::json!({"mediaType": kind, "digest": digest, "size": 1});
@@ -208,15 +220,20 @@ mod tests {
             serde_json::json!({"schemaVersion": 2, "config": blob(config), "layers": [blob(layer)]}).to_string()
         };
         let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
-        assert!(matches!(parse(media::MANIFEST, image(media::CONFIG, gzip).as_bytes()), Ok(Document::Image(_))));
+        // Docker takes layers for what they are, whatever they are called.
+        for layer in [gzip, "application/x-other"] {
+            assert!(matches!(parse(media::MANIFEST, image(media::CONFIG, layer).as_bytes()), Ok(Document::Image(_))));
+        }
         for (kind, text, part) in [
             ("application/vnd.docker.distribution.manifest.v1+prettyjws", "{}".to_owned(), "schema 1"),
             ("", r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned(), "schema 1"),
             (media::MANIFEST, "[".to_owned(), "invalid manifest"),
             (media::MANIFEST, "{}".to_owned(), "unsupported manifest media type"),
             (media::MANIFEST, r#"{"schemaVersion":2,"layers":[],"manifests":[]}"#.to_owned(), "at once"),
-            (media::MANIFEST, image("application/vnd.cncf.helm.config.v1+json", gzip), "encountered remote"),
-            (media::MANIFEST, image(media::CONFIG, "application/x-other"), "unsupported layer media type"),
+            (media::MANIFEST, image("application/vnd.cncf.helm.config.v1+json", gzip), "unsupported media type application/vnd.cncf.helm"),
+            (media::DOCKER_MANIFEST, image(PLUGIN, gzip), "Encountered remote \"application/vnd.docker.plugin.v1+json\"(plugin) when"),
+            (media::DOCKER_MANIFEST, image("a/b", gzip), "Encountered remote \"a/b\"(unknown) when fetching"),
+            (media::MANIFEST, image(media::CONFIG, &format!("{gzip}+encrypted")), "unsupported layer media type"),
             (media::MANIFEST, format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, media::INDEX), "the registry says"),
         ] {
             let error = parse(kind, text.as_bytes()).unwrap_err().to_string();

@@ -10,7 +10,7 @@ mod pipeline;
 use sampan_base::{Cancel, Progress, ProgressSink};
 use sampan_oci::{DiffId, Digest, ImageConfig, ImageId, Platform, Reference};
 use sampan_store::{ImageRow, ManifestRow, NewImage};
-use sampan_transfer::{FetchedManifest, Login};
+use sampan_transfer::{FetchedManifest, Login, TransferError};
 
 use self::choose::Document;
 use crate::{ImageError, Images, now_nanos};
@@ -94,6 +94,9 @@ impl Images {
     ) -> Result<Pulled, ImageError> {
         let fetched = self.fetch_manifest(reference, options, cancel)?;
         let digest = fetched.digest.clone();
+        if let Err(error @ ImageError::WrongClass(_)) = choose::parse(&fetched.media_type, &fetched.bytes) {
+            return Err(error);
+        }
         let id = if reference.digest().is_some() { reference.familiar() } else { reference.tag().unwrap_or_default().to_owned() };
         let text = format!("Pulling from {}", reference.path());
         progress.report(Progress::About { id, text });
@@ -103,7 +106,7 @@ impl Images {
 
     /// Fetches a manifest or an index; under the digest that was asked for, if one was, and then it is what has that digest.
     fn fetch_manifest(&self, reference: &Reference, options: &PullOptions, cancel: &Cancel) -> Result<FetchedManifest, ImageError> {
-        let mut fetched = self.client()?.manifest(reference, &options.login, cancel).map_err(cancelled)?;
+        let mut fetched = self.client()?.manifest(reference, &options.login, cancel).map_err(unverified)?;
         if let Some(digest) = reference.digest() {
             choose::check_digest(&fetched.bytes, digest)?;
             fetched.digest = digest.clone();
@@ -237,6 +240,14 @@ impl Images {
     }
 }
 
+/// A manifest that is not the one of its digest is told in Docker's words.
+fn unverified(error: TransferError) -> ImageError {
+    match error {
+        TransferError::WrongDigest { digest, .. } => ImageError::Registry(format!("manifest verification failed for digest {digest}")),
+        other => cancelled(other),
+    }
+}
+
 /// An image's manifest, if it is one.
 pub(crate) fn parse_image(media_type: &str, bytes: &[u8]) -> Option<ImageManifest> {
     match choose::parse(media_type, bytes) {
@@ -250,7 +261,9 @@ fn plan_layers(bytes: &[u8], blobs: &[LayerBlob]) -> Result<(ImageConfig, Vec<(L
     let config = ImageConfig::parse(bytes).map_err(|error| ImageError::Registry(error.to_string()))?;
     if !config.os.is_empty() && config.os != "linux" {
         let os = sampan_base::sanitize(&config.os);
-        return Err(ImageError::Unsupported(format!("image operating system \"{os}\" cannot be used on this platform")));
+        return Err(ImageError::Unsupported(format!(
+            "image operating system \"{os}\" cannot be used on this platform: operating system is not supported"
+        )));
     }
     if config.rootfs.diff_ids.len() != blobs.len() {
         return Err(pipeline::mismatch());

@@ -214,6 +214,65 @@ fn a_platform_is_chosen_and_missing_ones_are_named() {
 }
 
 /// Cuts a blob in its middle, and is out of order from then on.
+/// What registries hold besides images that are as they should be.
+#[test]
+fn odd_manifests_are_taken_or_refused_in_dockers_words() {
+    let world = World::with_docker();
+    let registry = Registry::start(&world, 5000);
+    let layers = [busybox()];
+    let config = config(&layers, "amd64");
+    registry.put_blob("odd", config.clone());
+    registry.put_blob("odd", layers[0].clone());
+    let put = |tag: &str, kind: &str, config_kind: &str, layer_kind: &str| {
+        let text = json!({"schemaVersion": 2, "mediaType": kind, "config": blob(config_kind, config.as_bytes()), "layers": [blob(layer_kind, &layers[0])]});
+        registry.put_manifest("odd", tag, kind, text.to_string());
+        text.to_string()
+    };
+    let docker = "application/vnd.docker.distribution.manifest.v2+json";
+    let image = put("layer", MANIFEST, CONFIG, "application/x-called-otherwise");
+    put("chart", MANIFEST, "application/vnd.cncf.helm.config.v1+json", LAYER);
+    put("plugin", docker, "application/vnd.docker.plugin.v1+json", LAYER);
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [blob(MANIFEST, image.as_bytes())]}).to_string();
+    registry.put_manifest("odd", "anywhere", INDEX, index);
+    for tag in ["layer", "anywhere"] {
+        assert_eq!(world.ok(&format!("docker pull -q 127.0.0.1:5000/odd:{tag}")), format!("127.0.0.1:5000/odd:{tag}"));
+    }
+    for (name, words) in [
+        ("odd:chart", "unsupported media type application/vnd.cncf.helm.config.v1+json"),
+        ("odd:plugin", "Error response from daemon: Encountered remote \"application/vnd.docker.plugin.v1+json\"(plugin) when fetching"),
+    ] {
+        let failed = world.sh(&format!("docker pull 127.0.0.1:5000/{name}"));
+        assert!(failed.code == 1 && failed.stderr.starts_with(words), "{name}: {failed:?}");
+    }
+}
+
+#[test]
+fn an_archive_at_an_address_becomes_an_image() {
+    let world = World::with_our_docker();
+    let registry = Registry::start(&world, 5000);
+    let rootfs = busybox();
+    registry.put_blob("files", rootfs.clone());
+    let url = format!("http://127.0.0.1:5000/v2/files/blobs/{}", digest(&rootfs));
+    let told = world.ok(&format!("docker import -c 'CMD [\"echo\",\"from afar\"]' {url} far:1"));
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[0], format!("Downloading from {url}"));
+    assert!(lines.last().is_some_and(|line| line.starts_with("sha256:")), "{told}");
+    assert_eq!(world.ok("docker run --rm far:1"), "from afar");
+    assert_eq!(world.ok("docker image inspect -f '{{.Comment}}' far:1"), format!("Imported from {url}"));
+    // An image is of one platform here: another one is not removed by mistake.
+    let delete = |platform: &str| {
+        let query = platform.replace('{', "%7B").replace('"', "%22").replace('}', "%7D");
+        world.ok(&format!("curl -s --unix-socket /run/sampan/sampan.sock -X DELETE 'http://x/v1.51/images/far:1?platforms={query}'"))
+    };
+    assert!(delete("{\"os\":\"linux\",\"architecture\":\"s390x\"}").contains("does not match the specified platform (linux/s390x)"));
+    assert!(delete("junk").contains("failed to parse platform"));
+    let missing = world.sh("docker import http://127.0.0.1:5000/v2/files/blobs/none");
+    assert!(
+        missing.code == 1 && missing.stderr.contains("failed to GET http://127.0.0.1:5000/v2/files/blobs/none with status 404"),
+        "{missing:?}"
+    );
+}
+
 fn broken(registry: &Registry, blob: &str, after: usize) {
     let (honest, blob) = (registry.clone(), blob.to_owned());
     registry.hook(move |ask| {

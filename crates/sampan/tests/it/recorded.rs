@@ -42,4 +42,4 @@ macro_rules! with_registry {
 
 with_registry!(through_docker: sampan_testkit::World::with_docker(), through_ours: sampan_testkit::World::with_our_docker());
 
-themes!(build, run, lifecycle, images, streams, storage, mistakes, lists, platforms);
+themes!(build, run, lifecycle, images, archives, streams, storage, mistakes, lists, platforms);

@@ -114,6 +114,28 @@ fn a_password_that_is_missing_is_told_as_docker_tells_it() {
 }
 
 #[test]
+fn a_registry_that_took_the_place_of_another_is_asked_what_it_wants() {
+    let wants = Arc::new(AtomicUsize::new(0));
+    let now = Arc::clone(&wants);
+    let fake = with_tokens(move |seen, host| match (now.load(Ordering::SeqCst), seen.line().as_str(), seen.header("authorization")) {
+        (0, ..) => Reply::new(401, "").with("WWW-Authenticate", "Basic realm=x"),
+        (1, "GET /token", _) => {
+            Reply::new(401, r#"{"errors":[{"Code":"UNAUTHORIZED","message":"not you"}]}"#).with("Content-Type", "application/json")
+        }
+        (1, ..) => challenge(host, ""),
+        _ => manifest(),
+    });
+    let bench = bench();
+    let host = fake.host();
+    let ask = || bench.client.manifest(&reference(&host, "x:t"), &nobody(), &bench.cancel).map_err(|error| error.to_string());
+    assert_eq!(ask().unwrap_err(), format!("Head \"http://{host}/v2/x/manifests/t\": no basic auth credentials"));
+    wants.store(1, Ordering::SeqCst);
+    assert_eq!(ask().unwrap_err(), format!("Head \"http://{host}/v2/x/manifests/t\": unauthorized: not you"));
+    wants.store(2, Ordering::SeqCst);
+    assert!(ask().is_ok(), "it wants nothing any more");
+}
+
+#[test]
 fn a_token_service_that_refuses_is_quoted() {
     let fake = with_tokens(|seen, host| match seen.line().as_str() {
         "GET /token" => Reply::refusal(401, "UNAUTHORIZED", "incorrect username or password"),
