@@ -15,6 +15,23 @@ use crate::respond::{Body, empty};
 /// How long the end of a process may come after the end of its output before the client sees the latter.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How a client wants to get output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Framing {
+    /// The answer's head names frames as such.
+    pub(crate) announced: bool,
+    /// Frames also around what a terminal says: the client has asked for no terminal.
+    pub(crate) wanted: bool,
+}
+
+/// A piece of standard output with Docker's header.
+fn framed(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![1, 0, 0, 0];
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
+    out
+}
+
 /// Answers with a switch of protocols and joins the client with a process's socket.
 ///
 /// With `end` the stream outlasts the output until the exit code is known: clients ask for it as soon as the stream is over.
@@ -22,19 +39,24 @@ pub(crate) fn join(
     upgrade: OnUpgrade,
     headers: &HeaderMap,
     attached: Attached,
-    multiplexed: bool,
+    framing: Framing,
     end: Option<Subscription<i32>>,
 ) -> Response<Body> {
     let Attached { socket, tty } = attached;
     let asked = headers.contains_key(header::UPGRADE);
     let mut response = empty(if asked { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK });
-    let kind = if multiplexed && !tty { "application/vnd.docker.multiplexed-stream" } else { "application/vnd.docker.raw-stream" };
+    let frames = tty && framing.wanted;
+    let kind = if framing.announced && (!tty || frames) {
+        "application/vnd.docker.multiplexed-stream"
+    } else {
+        "application/vnd.docker.raw-stream"
+    };
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     if !asked {
         // Without an upgrade the connection stays HTTP: output goes out as the answer's body.
         let (writer, body) = crate::body::streaming();
         *response.body_mut() = body;
-        tokio::spawn(output_only(socket, writer, end));
+        tokio::spawn(output_only(socket, writer, end, frames));
         return response;
     }
     response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
@@ -43,7 +65,7 @@ pub(crate) fn join(
     response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b"UPGRADED"));
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await
-            && let Err(error) = splice(TokioIo::new(upgraded), socket, end).await
+            && let Err(error) = splice(TokioIo::new(upgraded), socket, end, frames).await
         {
             tracing::debug!(%error, "attached client");
         }
@@ -60,7 +82,7 @@ async fn settled(end: Option<Subscription<i32>>) {
     }
 }
 
-async fn output_only(socket: OwnedFd, writer: crate::body::BodyWriter, end: Option<Subscription<i32>>) {
+async fn output_only(socket: OwnedFd, writer: crate::body::BodyWriter, end: Option<Subscription<i32>>, frames: bool) {
     let stream = std::os::unix::net::UnixStream::from(socket);
     if stream.set_nonblocking(true).is_err() {
         return;
@@ -71,14 +93,20 @@ async fn output_only(socket: OwnedFd, writer: crate::body::BodyWriter, end: Opti
         if count == 0 {
             return settled(end).await;
         }
-        if !writer.send(bytes::Bytes::copy_from_slice(&buffer[..count])).await {
+        let piece = if frames { framed(&buffer[..count]) } else { buffer[..count].to_vec() };
+        if !writer.send(piece).await {
             return;
         }
     }
 }
 
 /// Copies both ways; the end of the client's input is passed on, the end of the process's output ends all.
-async fn splice(client: TokioIo<hyper::upgrade::Upgraded>, socket: OwnedFd, end: Option<Subscription<i32>>) -> std::io::Result<()> {
+async fn splice(
+    client: TokioIo<hyper::upgrade::Upgraded>,
+    socket: OwnedFd,
+    end: Option<Subscription<i32>>,
+    frames: bool,
+) -> std::io::Result<()> {
     let stream = std::os::unix::net::UnixStream::from(socket);
     stream.set_nonblocking(true)?;
     let (mut from_process, mut to_process) = UnixStream::from_std(stream)?.into_split();
@@ -102,7 +130,8 @@ async fn splice(client: TokioIo<hyper::upgrade::Upgraded>, socket: OwnedFd, end:
                 break Ok(());
             }
             Ok(count) => {
-                if let Err(error) = to_client.write_all(&buffer[..count]).await {
+                let piece = if frames { &framed(&buffer[..count]) } else { &buffer[..count] };
+                if let Err(error) = to_client.write_all(piece).await {
                     break Err(error);
                 }
             }

@@ -246,8 +246,13 @@ fn rename(archive: impl Read, out: impl Write, root: &str, name: &str, (uid, gid
     let mut reader = Reader::new(archive);
     let mut writer = Writer::new(out);
     let changed = |path: &[u8]| -> Option<Vec<u8>> {
-        let path = path.strip_prefix(b"./").unwrap_or(path);
-        let rest = if root == "/" || root.is_empty() { path } else { path.strip_prefix(root.as_bytes())? };
+        // `./…` is what is in a folder; all else stands below the source's name.
+        let contents = if path == b"." { Some(b"".as_slice()) } else { path.strip_prefix(b"./") };
+        let rest = match contents {
+            Some(rest) => rest,
+            None if root == "/" || root.is_empty() => path,
+            None => path.strip_prefix(root.as_bytes())?,
+        };
         let rest = rest.strip_prefix(b"/").unwrap_or(rest);
         let mut new = name.as_bytes().to_vec();
         if !new.is_empty() && !rest.is_empty() {

@@ -58,7 +58,7 @@ pub(crate) fn size(call: &Call) -> Result<(u16, u16), ApiError> {
     let cell = |key: &str, name: &str| {
         let text = call.query.text(key);
         let wrong = |why: &str| ApiError::invalid(format!("invalid resize {name} \"{text}\": {why}"));
-        let value: u32 = text.parse().map_err(|_| wrong("invalid syntax"))?;
+        let value: i64 = text.parse().map_err(|_| wrong("invalid syntax"))?;
         u16::try_from(value).map_err(|_| wrong("value out of range"))
     };
     let height = cell("h", "height")?;
@@ -70,10 +70,14 @@ async fn start(context: Arc<Context>, mut call: Call, id: &str) -> Reply {
     let headers = call.request.headers().clone();
     let fields = json_body(call.request).await?;
     let (detach, console) = crate::shape::create::exec_start(&fields).map_err(bad_field)?;
+    let wants_frames = !fields.truth("Tty").map_err(bad_field)?;
     let (engine, id) = (Arc::clone(&context.engine), id.to_owned());
     let (known, shown) = (Arc::clone(&engine), id.clone());
     match blocking(move || engine.exec_start(&id, detach, console)).await?? {
         None => Ok(empty(StatusCode::OK)),
-        Some(attached) => Ok(hijack::join(upgrade, &headers, attached, call.api >= (1, 42), known.exec_wait(&shown).ok())),
+        Some(attached) => {
+            let end = known.exec_wait(&shown).ok();
+            Ok(hijack::join(upgrade, &headers, attached, hijack::Framing { announced: call.api >= (1, 42), wanted: wants_frames }, end))
+        }
     }
 }

@@ -50,16 +50,14 @@ pub(crate) async fn attach(context: Arc<Context>, mut call: Call, name: &str) ->
     let wants = |key: &str| call.query.truth(key);
     let request = AttachRequest { stdin: wants("stdin"), stdout: wants("stdout"), stderr: wants("stderr") };
     let (stream, logs) = (wants("stream"), wants("logs"));
-    if !stream && !logs {
-        return Err(ApiError::invalid("Either the stream or logs query parameter must be set"));
-    }
     if logs {
         return Err(ApiError::unsupported("attach with logs (read them with the logs request)"));
     }
     let (engine, name) = (Arc::clone(&context.engine), name.to_owned());
     let request = if stream { request } else { AttachRequest { stdin: false, stdout: false, stderr: false } };
     let attached = blocking(move || engine.attach(&name, request)).await??;
-    Ok(hijack::join(upgrade, &headers, attached, call.api >= (1, 42), None))
+    let framing = hijack::Framing { announced: call.api >= (1, 42), wanted: false };
+    Ok(hijack::join(upgrade, &headers, attached, framing, None))
 }
 
 pub(crate) async fn logs(context: Arc<Context>, call: Call, name: &str) -> Reply {

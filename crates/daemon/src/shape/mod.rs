@@ -5,6 +5,7 @@ pub(crate) mod container;
 pub(crate) mod create;
 pub(crate) mod host;
 pub(crate) mod image;
+pub(crate) mod mounts;
 pub(crate) mod system;
 
 use sampan_wire::Json;

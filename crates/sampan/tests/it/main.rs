@@ -5,6 +5,7 @@ mod addresses;
 mod build;
 mod crash;
 mod disk;
+mod edges;
 mod examples;
 mod fleet;
 mod hostile;
