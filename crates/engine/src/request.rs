@@ -123,7 +123,11 @@ impl Engine {
 
     fn wanted_network(&self, spec: &ContainerSpec) -> Result<Network, EngineError> {
         let mode = spec.host.network_mode.as_str();
-        let known = |name: &str| name == mode || matches!((name, mode), ("default", "bridge") | ("bridge", "default" | ""));
+        // Clients name another's network as it was typed; the mode has its id.
+        let joins = |name: &str| name.starts_with("container:");
+        let known = |name: &str| {
+            name == mode || matches!((name, mode), ("default", "bridge") | ("bridge", "default" | "")) || (joins(name) && joins(mode))
+        };
         if let Some(name) = spec.endpoints.keys().find(|name| !known(name)) {
             return Err(EngineError::NotFound(format!("failed to set up container networking: network {name} not found")));
         }
