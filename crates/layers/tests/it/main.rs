@@ -221,6 +221,8 @@ fn the_names_in_an_archive_tell_a_folder_from_what_is_in_it() {
         let mut names: Vec<String> = headers
             .map(|block| String::from_utf8_lossy(block[..100].split(|byte| *byte == 0).next().unwrap_or_default()).into_owned())
             .collect();
+        // Headers of times with fractions are no entries.
+        names.retain(|name| !name.starts_with("PaxHeaders"));
         names.sort();
         names
     };
