@@ -28,6 +28,17 @@ pub(crate) async fn json_body(request: http::Request<Incoming>) -> Result<Fields
     crate::query::parse_body(&bytes)
 }
 
+/// Reads a request's JSON document where there may be none.
+pub(crate) async fn optional_json_body(request: http::Request<Incoming>) -> Result<Fields, ApiError> {
+    let kind = request.headers().get(http::header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let bytes = collect(request.into_body()).await?;
+    if bytes.is_empty() {
+        return Ok(Fields::default());
+    }
+    check_type(kind.as_deref(), false)?;
+    crate::query::parse_body(&bytes)
+}
+
 fn check_type(kind: Option<&str>, is_empty: bool) -> Result<(), ApiError> {
     let Some(kind) = kind else {
         return if is_empty { Ok(()) } else { Err(ApiError::invalid("malformed Content-Type header (): mime: no media type")) };

@@ -142,13 +142,28 @@ pub(crate) fn parse_body(bytes: &[u8]) -> Result<Fields, ApiError> {
     let first = match values.next() {
         None => return Err(ApiError::invalid("invalid JSON: got EOF while reading request body")),
         Some(Err(error)) if error.is_eof() => return Err(ApiError::invalid("invalid JSON: unexpected EOF")),
-        Some(Err(error)) => return Err(ApiError::invalid(format!("invalid JSON: {error}"))),
+        Some(Err(error)) => return Err(ApiError::invalid(format!("invalid JSON: {}", fault(bytes, &error)))),
         Some(Ok(value)) => value,
     };
     if values.next().is_some() {
         return Err(ApiError::invalid("unexpected content after JSON"));
     }
     Fields::new(first).map_err(bad_field)
+}
+
+/// What is wrong with a text that is no JSON, in Go's words where they are known.
+fn fault(bytes: &[u8], error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = if text.starts_with("key must be a string") {
+        "object key string"
+    } else if text.starts_with("expected value") {
+        "value"
+    } else {
+        return text;
+    };
+    let line = bytes.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let found = line.get(error.column().saturating_sub(1)).copied().unwrap_or(b' ');
+    format!("invalid character '{}' looking for beginning of {place}", char::from(found).escape_default())
 }
 
 pub(crate) fn percent_decode(text: &str) -> String {

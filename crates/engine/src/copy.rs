@@ -13,7 +13,8 @@ use sampan_sys::dir;
 
 use crate::Engine;
 use crate::error::EngineError;
-use crate::model::{ContainerSpec, MountPoint, Status};
+use crate::model::{Config, ContainerSpec, MountPoint, Status};
+use crate::table::Container;
 
 /// What `commit` asks for.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -67,7 +68,7 @@ impl Engine {
     }
 
     /// The root of a container, running or not.
-    fn root(&self, name: &str) -> Result<OwnedFd, EngineError> {
+    pub(crate) fn root(&self, name: &str) -> Result<OwnedFd, EngineError> {
         let container = self.table().find(name)?;
         let (spec, running) = {
             let facts = container.facts();
@@ -145,8 +146,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotFound`] with Docker's text.
     pub fn archive_stat(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
-        let root = self.root(name)?;
-        sampan_layers::stat_path(root.as_fd(), path).map_err(|error| missing(name, path, error))
+        self.spot(name, path)?.stat().map_err(|error| missing(name, path, error))
     }
 
     /// Writes an archive of a path in a container.
@@ -154,8 +154,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotFound`] with Docker's text.
     pub fn archive_get(&self, name: &str, path: &str, out: &mut dyn Write, cancel: &Cancel) -> Result<(), EngineError> {
-        let root = self.root(name)?;
-        sampan_layers::archive_path(root.as_fd(), path, out, cancel).map_err(|error| missing(name, path, error))?;
+        self.spot(name, path)?.archive(out, cancel).map_err(|error| missing(name, path, error))?;
         self.container_event(&self.table().find(name)?, "archive-path", &[]);
         Ok(())
     }
@@ -163,38 +162,38 @@ impl Engine {
     /// Unpacks an archive into a directory of a container.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`], [`EngineError::Invalid`] for a path that is no directory, [`EngineError::Conflict`] for a
-    /// read-only root.
+    /// [`EngineError::NotFound`], [`EngineError::Invalid`] for a path that is no directory, or in a read-only root or mount.
     pub fn archive_put(&self, name: &str, path: &str, archive: &mut dyn Read, cancel: &Cancel) -> Result<(), EngineError> {
         let container = self.table().find(name)?;
-        if container.facts().spec.host.readonly_rootfs && !self.is_volume(name, path)? {
-            return Err(EngineError::Conflict("container rootfs is marked read-only".into()));
-        }
-        let root = self.root(name)?;
-        let stat = sampan_layers::stat_path(root.as_fd(), &format!("{}/.", path.trim_end_matches('/')))
-            .map_err(|error| missing(name, path, error))?;
+        self.check_writable(&container, path)?;
+        let spot = self.spot(name, &format!("{}/.", path.trim_end_matches('/')))?;
+        let stat = spot.stat().map_err(|error| missing(name, path, error))?;
         if stat.mode & (1 << 31) == 0 {
             return Err(EngineError::Invalid("extraction point is not a directory".into()));
         }
-        sampan_layers::put_archive(root.as_fd(), path, archive, cancel).map_err(|error| EngineError::room(&error))?;
+        sampan_layers::put_archive(spot.root.as_fd(), &spot.path, archive, cancel).map_err(|error| EngineError::room(&error))?;
         self.container_event(&container, "extract-to-dir", &[]);
         Ok(())
     }
 
-    fn is_volume(&self, name: &str, path: &str) -> Result<bool, EngineError> {
-        let container = self.table().find(name)?;
+    /// The nearest mount above a path decides, else the root.
+    fn check_writable(&self, container: &Container, path: &str) -> Result<(), EngineError> {
         let facts = container.facts();
-        Ok(facts.spec.mounts.iter().any(|mount| mount.rw && Path::new(path).starts_with(&mount.destination)))
+        match crate::spot::mount_of(&facts.spec, path) {
+            Some(mount) if !mount.rw => Err(EngineError::Invalid("mounted volume is marked read-only".into())),
+            None if facts.spec.host.readonly_rootfs => Err(EngineError::Invalid("container rootfs is marked read-only".into())),
+            _ => Ok(()),
+        }
     }
 
-    /// What a container presets for an image made of it.
+    /// What a container presets for an image made of it; what is given goes before what the container has.
     ///
     /// # Errors
     /// When there is none.
-    pub fn image_config(&self, name: &str) -> Result<ContainerConfig, EngineError> {
+    pub fn image_config(&self, name: &str, given: Config) -> Result<ContainerConfig, EngineError> {
         let container = self.table().find(name)?;
         let config = container.facts().spec.config.clone();
-        Ok(crate::image_config::to_image(&config))
+        Ok(crate::image_config::to_image(&crate::merge::merge(given, &config)))
     }
 
     /// Makes an image of a container.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Engine;
 use crate::clock;
+use crate::conflicts;
 use crate::error::EngineError;
 use crate::merge;
 use crate::model::{Config, ContainerSpec, EndpointRequest, HostConfig, MountPoint, State};
@@ -47,6 +48,7 @@ impl Engine {
         let CreateRequest { name, config, mut host, endpoints, platform } = request;
         let image = self.images().resolve(&config.image).map_err(|error| EngineError::room(&error))?;
         self.check_platform(&platform, &image, &config.image)?;
+        conflicts::check(&config, &host, name.as_deref().unwrap_or_default())?;
         let image_config = crate::image_config::from_image(&image.config);
         let mut config = merge::merge(config, &image_config);
         merge::validate(&config, &host)?;
@@ -150,18 +152,22 @@ impl Engine {
         for line in &host.volumes_from {
             let (name, mode) = line.split_once(':').unwrap_or((line, "rw"));
             if !matches!(mode, "ro" | "rw" | "z" | "Z") {
-                return Err(EngineError::Invalid(format!("invalid mode for volumes-from: {mode}")));
+                return Err(EngineError::Invalid(format!("invalid mode: {mode}")));
             }
-            let container = self.table().find(name)?;
+            let container = self.named(name)?;
             let facts = container.facts();
             inherited.extend(facts.spec.mounts.iter().filter(|mount| mount.kind != "tmpfs").cloned().map(|mut mount| {
                 mount.rw &= mode != "ro";
                 mount.copy_up = false;
-                mount.anonymous = false;
                 mount
             }));
         }
         Ok(inherited)
+    }
+
+    /// A container that a request names in passing: that there is none makes the request wrong.
+    fn named(&self, name: &str) -> Result<std::sync::Arc<Container>, EngineError> {
+        self.table().find(name).map_err(|error| EngineError::Invalid(error.to_string()))
     }
 
     /// `container:NAME` modes are kept by id, so that a rename changes nothing.
@@ -171,7 +177,7 @@ impl Engine {
                 if name.is_empty() {
                     return Err(EngineError::Invalid(format!("invalid mode: {mode}")));
                 }
-                *mode = format!("container:{}", self.table().find(name)?.id());
+                *mode = format!("container:{}", self.named(name)?.id());
             }
         }
         Ok(())

@@ -104,8 +104,13 @@ impl Engine {
         };
         let (attachments, ours) = if attached { crate::streams::socket_pair(streams)? } else { (Vec::new(), None) };
         let size = console_size.or(wish.console_size).unwrap_or([0, 0]);
+        let names_terminal = container.facts().spec.config.env.iter().any(|line| line.starts_with("TERM="));
         let change = |options: &mut sampan_runtime::options::Options| {
             options.arguments.clone_from(&wish.cmd);
+            // The terminal that process 1 has is not this one's, unless the user has named one.
+            if !wish.tty && !names_terminal {
+                options.environment.retain(|line| line != "TERM=xterm");
+            }
             for line in &wish.env {
                 let key = line.split('=').next().unwrap_or_default().to_owned();
                 options.environment.retain(|present| present.split('=').next() != Some(&key));

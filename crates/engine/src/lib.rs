@@ -7,8 +7,10 @@
 
 mod boot;
 mod clock;
+mod conflicts;
 mod copy;
 mod create;
+mod devices;
 mod disk;
 mod engine;
 mod error;
@@ -28,6 +30,7 @@ mod request;
 mod restart;
 mod rows;
 mod signals;
+mod spot;
 mod streams;
 mod subscription;
 mod table;

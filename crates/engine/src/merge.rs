@@ -34,6 +34,9 @@ pub(crate) fn merge(mut config: Config, image: &Config) -> Config {
     if config.working_dir.is_empty() {
         config.working_dir.clone_from(&image.working_dir);
     }
+    if config.working_dir.starts_with('/') {
+        config.working_dir = crate::mounts::clean(&config.working_dir);
+    }
     config.volumes.extend(image.volumes.iter().cloned());
     if config.stop_signal.is_empty() {
         config.stop_signal.clone_from(&image.stop_signal);
@@ -98,10 +101,11 @@ pub(crate) fn validate(config: &Config, host: &HostConfig) -> Result<(), EngineE
             return fault(format!("invalid IP address in add-host: \"{address}\""));
         }
     }
-    for (field, value) in [("ShmSize", host.shm_size), ("Annotations", 0)] {
-        if value < 0 {
-            return fault(format!("{field} can not be less than 0"));
-        }
+    if host.shm_size < 0 {
+        return fault("ShmSize can not be less than 0".into());
+    }
+    if host.annotations.contains_key("") {
+        return fault("invalid Annotations: the empty string is not permitted as an annotation key".into());
     }
     Ok(())
 }
@@ -178,5 +182,13 @@ mod tests {
         assert_eq!(text(config, HostConfig::default()), "the working directory 'x' is invalid, it needs to be an absolute path");
         let host = HostConfig { extra_hosts: vec!["a:b".into()], ..HostConfig::default() };
         assert_eq!(text(Config::default(), host), "invalid IP address in add-host: \"b\"");
+        let host = HostConfig { annotations: [(String::new(), "x".to_owned())].into(), ..HostConfig::default() };
+        assert!(text(Config::default(), host).starts_with("invalid Annotations: the empty string"));
+    }
+
+    #[test]
+    fn a_working_directory_is_kept_without_dots_and_doubled_slashes() {
+        let kept = |words: &str| merge(Config { working_dir: words.into(), ..Config::default() }, &Config::default()).working_dir;
+        assert_eq!((kept("/srv/"), kept("/a/./b//../c"), kept("/")), ("/srv".to_owned(), "/a/c".to_owned(), "/".to_owned()));
     }
 }

@@ -37,6 +37,10 @@ pub(crate) fn security(list: &[String]) -> Result<Security, EngineError> {
         if option == "disable" {
             continue;
         }
+        if option == "writable-cgroups" {
+            out.writable_cgroups = true;
+            continue;
+        }
         let Some((key, value)) = option.split_once('=').or_else(|| option.split_once(':')) else {
             return invalid(format!("invalid --security-opt 1: \"{option}\""));
         };
@@ -52,7 +56,8 @@ pub(crate) fn security(list: &[String]) -> Result<Security, EngineError> {
             "seccomp" if value == "builtin" => out.seccomp = Seccomp::Default,
             "seccomp" => out.seccomp = Seccomp::Json(value.to_owned()),
             "no-new-privileges" => out.no_new_privileges = truth()?,
-            "writable-cgroups" => out.writable_cgroups = truth()?,
+            // Only the words themselves: `=1` is a mistake here.
+            "writable-cgroups" if matches!(value, "true" | "false") => out.writable_cgroups = value == "true",
             _ => return invalid(format!("invalid --security-opt 2: \"{option}\"")),
         }
     }
@@ -76,7 +81,7 @@ impl Engine {
                 key.as_str(),
                 "max-size" | "max-file" | "labels" | "env" | "mode" | "max-buffer-size" | "labels-regex" | "env-regex" | "tag" | "compress"
             ) {
-                return invalid(format!("unknown log opt '{key}' for json-file log driver"));
+                return invalid(format!("unknown log opt '{key}' for {} log driver", host.log.driver));
             }
         }
         crate::request::log_limits(host)?;
@@ -112,8 +117,10 @@ impl Engine {
                 limits.memory_swappiness.unwrap_or_default()
             ));
         }
-        if limits.nano_cpus > 0 && (limits.cpu_period > 0 || limits.cpu_quota > 0) {
-            return invalid("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set");
+        for (value, what) in [(limits.cpu_period, "Period"), (limits.cpu_quota, "Quota")] {
+            if limits.nano_cpus > 0 && value > 0 {
+                return invalid(format!("Conflicting options: Nano CPUs and CPU {what} cannot both be set"));
+            }
         }
         if limits.nano_cpus < 0 || limits.nano_cpus > i64::from(cpus) * 1_000_000_000 {
             return invalid(format!("range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"));
@@ -130,11 +137,7 @@ impl Engine {
         if limits.blkio_weight > 0 && !(10..=1000).contains(&limits.blkio_weight) {
             return invalid("Range of blkio weight is from 10 to 1000");
         }
-        for list in [&limits.cpuset_cpus, &limits.cpuset_mems] {
-            if list.chars().any(|c| !(c.is_ascii_digit() || matches!(c, ',' | '-'))) {
-                return invalid(format!("Invalid value {list} for cpuset cpus"));
-            }
-        }
+        check_cpusets(limits, &self.sandboxes().host().cpuset)?;
         let unified = self.sandboxes().host().unified;
         if unified && limits.oom_kill_disable == Some(true) {
             warnings.push("Your kernel does not support OomKillDisable. OomKillDisable discarded.".into());
@@ -173,6 +176,36 @@ impl Engine {
     }
 }
 
+/// Refuses CPUs and memory nodes that are none, or that this machine does not give.
+fn check_cpusets(limits: &Resources, available: &(String, String)) -> Result<(), EngineError> {
+    let sets =
+        [(&limits.cpuset_cpus, &available.0, "cpuset cpus", "CPUs"), (&limits.cpuset_mems, &available.1, "cpuset mems", "memory nodes")];
+    for (wanted, available, kind, what) in sets {
+        let Some(wanted_ranges) = ranges(wanted) else { return invalid(format!("Invalid value {wanted} for {kind}")) };
+        // Where the machine does not tell, the kernel decides.
+        let Some(given) = ranges(available).filter(|given| !given.is_empty()) else { continue };
+        let is_given = |number: u32| given.iter().any(|(first, last)| (*first..=*last).contains(&number));
+        if !wanted_ranges.iter().all(|(first, last)| (*first..=*last).all(is_given)) {
+            return invalid(format!("Requested {what} are not available - requested {wanted}, available: {available}"));
+        }
+    }
+    Ok(())
+}
+
+/// `0-2,7` as first and last of each part; `None` when it is no such list.
+fn ranges(list: &str) -> Option<Vec<(u32, u32)>> {
+    /// More than any machine has.
+    const HIGHEST: u32 = 8191;
+    list.split(',')
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+            (first <= last && last <= HIGHEST).then_some((first, last))
+        })
+        .collect()
+}
+
 /// Refuses what is known but not offered, so that nothing is silently dropped.
 fn not_yet(host: &HostConfig) -> Result<(), EngineError> {
     let limits = &host.resources;
@@ -204,7 +237,7 @@ fn not_yet(host: &HostConfig) -> Result<(), EngineError> {
         return invalid(format!("unknown or invalid runtime name: {}", host.runtime));
     }
     match host.log.driver.as_str() {
-        "" | "json-file" | "none" => Ok(()),
+        "" | "json-file" | "local" | "none" => Ok(()),
         other => Err(EngineError::Invalid(format!("error looking up logging plugin {other}: plugin \"{other}\" not found"))),
     }
 }
@@ -231,10 +264,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn cpusets_name_what_the_machine_has() {
+        let check = |cpus: &str, mems: &str| {
+            let limits = Resources { cpuset_cpus: cpus.into(), cpuset_mems: mems.into(), ..Resources::default() };
+            check_cpusets(&limits, &("0-1,4".into(), "0".into())).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("0,4", "0"), Ok(()));
+        assert_eq!(check("", ""), Ok(()));
+        assert_eq!(check("0-2", "").unwrap_err(), "Requested CPUs are not available - requested 0-2, available: 0-1,4");
+        assert_eq!(check("", "1").unwrap_err(), "Requested memory nodes are not available - requested 1, available: 0");
+        for wrong in ["x", "1-0", "0--1", "0-99999999"] {
+            assert_eq!(check(wrong, "").unwrap_err(), format!("Invalid value {wrong} for cpuset cpus"));
+        }
+    }
+
+    #[test]
     fn security_options() {
         let read = |options: &[&str]| security(&options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>());
         assert!(read(&["no-new-privileges"]).unwrap().no_new_privileges);
         assert!(!read(&["no-new-privileges=false"]).unwrap().no_new_privileges);
+        assert!(read(&["writable-cgroups"]).unwrap().writable_cgroups);
+        assert!(!read(&["writable-cgroups=false"]).unwrap().writable_cgroups);
+        assert_eq!(read(&["writable-cgroups=1"]).unwrap_err().to_string(), "invalid --security-opt 2: \"writable-cgroups=1\"");
         assert_eq!(read(&["seccomp=unconfined"]).unwrap().seccomp, Seccomp::Unconfined);
         assert_eq!(read(&["nosuch=1"]).unwrap_err().to_string(), "invalid --security-opt 2: \"nosuch=1\"");
         assert_eq!(read(&["nosuch"]).unwrap_err().to_string(), "invalid --security-opt 1: \"nosuch\"");

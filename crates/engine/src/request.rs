@@ -7,14 +7,13 @@ use sampan_net::{PortRequest, Protocol};
 use sampan_runtime::apparmor::DEFAULT_PROFILE;
 use sampan_runtime::caps;
 use sampan_runtime::cgroups::{DeviceRule, Limits};
-use sampan_runtime::options::{Device, LogPlan, MountSource, MountStep, Namespace, Options};
+use sampan_runtime::options::{LogPlan, MountSource, MountStep, Namespace, Options};
 use sampan_sandbox::{Network, Running, StartRequest, Streams};
 
 use crate::Engine;
+use crate::devices;
 use crate::error::EngineError;
-use crate::model::{
-    Config, ContainerSpec, DeviceMapping, EndpointView, HostConfig, MountPoint, PortBinding, PortProtocol, PortSpec, State,
-};
+use crate::model::{Config, ContainerSpec, EndpointView, HostConfig, MountPoint, PortBinding, PortProtocol, PortSpec, State};
 use crate::options::security;
 use crate::table::Container;
 
@@ -30,10 +29,12 @@ impl Engine {
             let mut facts = container.facts();
             (facts.spec.clone(), std::mem::take(&mut facts.pending))
         };
+        let mut spec = spec;
+        let files_of = self.share_names(&mut spec)?;
         let lowers = self.lowers(&spec)?;
         let host = &spec.host;
         let mut options = self.options(&spec)?;
-        let joins = [self.join(&host.pid_mode, "PID")?, self.join(&host.ipc_mode, "IPC")?, 0];
+        let joins = [self.join_pid(&host.pid_mode)?, self.join_ipc(&host.ipc_mode)?, 0];
         options.mounts = self.mount_steps(&spec)?;
         let attachments = pending
             .into_iter()
@@ -55,6 +56,7 @@ impl Engine {
             joins,
             extra_hosts,
             dns: [host.dns.clone(), host.dns_search.clone(), host.dns_options.clone()],
+            files_of,
             own_files: spec.mounts.iter().map(|mount| mount.destination.clone()).collect(),
             attachments,
             user: spec.config.user.clone(),
@@ -62,6 +64,19 @@ impl Engine {
             init: host.init.unwrap_or(self.config.init) && matches!(host.pid_mode.as_str(), "" | "private"),
             passing: false,
         })
+    }
+
+    /// A container in another's network has the other's names: hostname, and the folder with the files in /etc.
+    fn share_names(&self, spec: &mut ContainerSpec) -> Result<Option<std::path::PathBuf>, EngineError> {
+        let Some(id) = spec.host.network_mode.strip_prefix("container:") else { return Ok(None) };
+        let donor = self.table().find(id)?;
+        let facts = donor.facts();
+        spec.config.hostname.clone_from(&facts.spec.config.hostname);
+        spec.config.domainname.clone_from(&facts.spec.config.domainname);
+        // The donor may itself be a guest.
+        let owner = facts.spec.host.network_mode.strip_prefix("container:").unwrap_or(id);
+        let folder = self.container_folder(owner);
+        Ok(["hostname", "hosts", "resolv.conf"].iter().all(|name| folder.join(name).is_file()).then_some(folder))
     }
 
     /// Process 1 of another container, for `container:ID` modes; 0 for others.
@@ -79,7 +94,43 @@ impl Engine {
         Ok(facts.state.pid)
     }
 
+    fn join_pid(&self, mode: &str) -> Result<u32, EngineError> {
+        self.join(mode, "PID").map_err(|error| self.not_running(mode, error, "failed to join PID namespace: "))
+    }
+
+    /// Only who offered it shares its memory.
+    fn join_ipc(&self, mode: &str) -> Result<u32, EngineError> {
+        let pid = self.join(mode, "IPC").map_err(|error| self.not_running(mode, error, ""))?;
+        if let Some(id) = mode.strip_prefix("container:") {
+            let other = self.table().find(id)?;
+            if !matches!(other.facts().spec.host.ipc_mode.as_str(), "shareable" | "host") {
+                let text = format!("container {id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)");
+                return Err(EngineError::Invalid(text));
+            }
+        }
+        Ok(pid)
+    }
+
+    /// The words for a donor of a namespace that does not run.
+    fn not_running(&self, mode: &str, error: EngineError, prefix: &str) -> EngineError {
+        match (error, mode.strip_prefix("container:")) {
+            (EngineError::Conflict(_), Some(id)) => {
+                EngineError::Room { text: format!("{prefix}container {id} is not running"), kind: sampan_base::ErrorKind::Internal }
+            }
+            (error, _) => error,
+        }
+    }
+
     fn wanted_network(&self, spec: &ContainerSpec) -> Result<Network, EngineError> {
+        let mode = spec.host.network_mode.as_str();
+        // Clients name another's network as it was typed; the mode has its id.
+        let joins = |name: &str| name.starts_with("container:");
+        let known = |name: &str| {
+            name == mode || matches!((name, mode), ("default", "bridge") | ("bridge", "default" | "")) || (joins(name) && joins(mode))
+        };
+        if let Some(name) = spec.endpoints.keys().find(|name| !known(name)) {
+            return Err(EngineError::NotFound(format!("failed to set up container networking: network {name} not found")));
+        }
         if spec.config.network_disabled {
             return Ok(Network::None);
         }
@@ -120,8 +171,11 @@ impl Engine {
             _ => unified && !host.privileged,
         };
         let mut devices = Vec::new();
+        if host.privileged {
+            devices.extend(devices::of_host());
+        }
         for mapping in &host.resources.devices {
-            devices.extend(device(mapping)?);
+            devices.extend(devices::wanted(mapping)?);
         }
         Ok(Options {
             arguments: command_line(config),
@@ -207,12 +261,11 @@ impl Engine {
     pub(crate) fn mount_steps(&self, spec: &ContainerSpec) -> Result<Vec<MountStep>, EngineError> {
         let mut mounts: Vec<&MountPoint> = spec.mounts.iter().collect();
         mounts.sort_by_key(|mount| mount.destination.matches('/').count());
-        let privileged = spec.host.privileged;
-        mounts.into_iter().map(|mount| mount_step(mount, privileged)).collect()
+        mounts.into_iter().map(mount_step).collect()
     }
 }
 
-fn mount_step(mount: &MountPoint, _privileged: bool) -> Result<MountStep, EngineError> {
+fn mount_step(mount: &MountPoint) -> Result<MountStep, EngineError> {
     let target = mount.destination.clone();
     let readonly = if mount.rw { 0 } else { RDONLY };
     if mount.kind == "tmpfs" {
@@ -267,13 +320,18 @@ fn tmpfs_step(target: String, text: &str) -> Result<MountStep, EngineError> {
 }
 
 /// Bytes and number of log files; a number without a size counts nothing, as in the original.
+///
+/// `local` keeps five files of 20 MB unless told otherwise; its files are those of `json-file`, which no client sees.
 pub(crate) fn log_limits(host: &HostConfig) -> Result<(u64, u32), EngineError> {
     let options = &host.log.options;
-    let size =
-        options.get("max-size").map_or(Ok(0), |text| size(text).ok_or_else(|| EngineError::Invalid(format!("invalid size: '{text}'"))))?;
-    let files = options
-        .get("max-file")
-        .map_or(Ok(1), |text| text.parse::<u32>().map_err(|_| EngineError::Invalid(format!("invalid value for max-file: '{text}'"))))?;
+    let is_local = host.log.driver == "local";
+    let (size_default, files_default) = if is_local { (20 << 20, 5) } else { (0, 1) };
+    let size = options
+        .get("max-size")
+        .map_or(Ok(size_default), |text| size(text).ok_or_else(|| EngineError::Invalid(format!("invalid size: '{text}'"))))?;
+    let files = options.get("max-file").map_or(Ok(files_default), |text| {
+        text.parse::<u32>().map_err(|_| EngineError::Invalid(format!("invalid value for max-file: '{text}'")))
+    })?;
     if files == 0 {
         return Err(EngineError::Invalid("max-file cannot be less than 1".into()));
     }
@@ -373,37 +431,6 @@ fn ulimit(limit: &crate::model::Ulimit) -> Result<(u32, u64, u64), EngineError> 
     Ok((*number, value(limit.soft), value(limit.hard)))
 }
 
-/// A host device, or all below a directory.
-fn device(mapping: &DeviceMapping) -> Result<Vec<Device>, EngineError> {
-    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-    let gone = |error: std::io::Error| {
-        EngineError::Invalid(format!("error gathering device information while adding custom device \"{}\": {error}", mapping.path_on_host))
-    };
-    let mut found = Vec::new();
-    let mut pending = vec![(std::path::PathBuf::from(&mapping.path_on_host), mapping.path_in_container.clone())];
-    while let Some((path, target)) = pending.pop() {
-        let facts = path.metadata().map_err(gone)?;
-        let kind = facts.file_type();
-        if kind.is_dir() {
-            for entry in std::fs::read_dir(&path).map_err(gone)?.flatten() {
-                pending.push((entry.path(), format!("{target}/{}", entry.file_name().to_string_lossy())));
-            }
-        } else if kind.is_char_device() || kind.is_block_device() {
-            let device = facts.rdev();
-            let rights = if mapping.cgroup_permissions.is_empty() { "rwm".to_owned() } else { mapping.cgroup_permissions.clone() };
-            let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-            found.push(Device { path: target, mode: facts.mode(), major, minor, uid: facts.uid(), gid: facts.gid(), rights });
-        }
-    }
-    if found.is_empty() {
-        return Err(EngineError::Invalid(format!(
-            "error gathering device information while adding custom device \"{}\": not a device node",
-            mapping.path_on_host
-        )));
-    }
-    Ok(found)
-}
-
 /// `c 42:* rmw`.
 fn rule(line: &str) -> Result<DeviceRule, EngineError> {
     let invalid = || EngineError::Invalid(format!("invalid device cgroup rule format: '{line}'"));
@@ -456,6 +483,8 @@ fn ports(spec: &ContainerSpec) -> Result<Vec<PortRequest>, EngineError> {
             }
         }
     }
+    // Fixed ports first: a free one that is looked for must not take them away.
+    out.sort_by_key(|request| request.host_ports.0 == 0);
     Ok(out)
 }
 

@@ -11,6 +11,7 @@ use crate::error::EngineError;
 use crate::model::VolumeView;
 use crate::names;
 use crate::prune::{PruneFilter, PruneReport};
+use crate::table::Container;
 
 /// What `volume create` asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -164,6 +165,22 @@ impl Engine {
 
     pub(crate) fn volume_folder(&self, name: &str) -> PathBuf {
         self.store().volume_folder(name)
+    }
+
+    /// Tells that a container's volumes are in use, or are not any more.
+    pub(crate) fn mount_events(&self, container: &Container, action: &str) {
+        let (id, mounts) = {
+            let facts = container.facts();
+            (facts.spec.id.clone(), facts.spec.mounts.clone())
+        };
+        for mount in mounts.iter().filter(|mount| mount.kind == "volume") {
+            let writes = if mount.rw { "true" } else { "false" };
+            let more: &[(&str, &str)] = match action {
+                "mount" => &[("container", &id), ("destination", &mount.destination), ("propagation", ""), ("read/write", writes)],
+                _ => &[("container", &id)],
+            };
+            self.volume_event(action, &mount.name, more);
+        }
     }
 
     pub(crate) fn volume_event(&self, action: &str, name: &str, more: &[(&str, &str)]) {

@@ -76,7 +76,14 @@ pub fn stat_path(root: BorrowedFd<'_>, path: &str) -> io::Result<PathStat> {
     Ok(PathStat { name: shown, size: stat.st_size, mode: go_mode(stat.st_mode), mtime, link_target })
 }
 
-/// Writes an archive of a path: a directory with all below it under its own name, anything else as one entry.
+/// Whether a path says `.` at its end: what is in the directory, not the directory.
+fn means_contents(path: &str) -> bool {
+    let path = path.trim_end_matches('/');
+    path == "." || path.ends_with("/.")
+}
+
+/// Writes an archive of a path: a directory with all below it under its own name (`./` when the path ends in `.`, `/` for the
+/// root), anything else as one entry.
 ///
 /// # Errors
 /// As [`stat_path`].
@@ -93,7 +100,11 @@ pub fn archive_path(root: BorrowedFd<'_>, path: &str, out: impl Write, cancel: &
     };
     match directory {
         Some(directory) => {
-            let prefix = if name == "." { "" } else { name };
+            let prefix = match name {
+                _ if means_contents(path) => ".",
+                "" => "/",
+                name => name,
+            };
             pack_below(directory.as_fd(), prefix.as_bytes(), out, PackMode::Plain, true, cancel).map(drop)
         }
         None => pack_one(folder.as_fd(), OsStr::from_bytes(name.as_bytes()), name.as_bytes(), out),

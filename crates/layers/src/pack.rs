@@ -126,7 +126,7 @@ impl<W: Write> Packer<W> {
             };
             cancel.check().map_err(|_| io::Error::from(io::ErrorKind::Interrupted))?;
             let mut path = folder.path.clone();
-            if !path.is_empty() {
+            if !path.is_empty() && !path.ends_with(b"/") {
                 path.push(b'/');
             }
             path.extend_from_slice(name.as_bytes());

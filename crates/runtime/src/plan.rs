@@ -69,7 +69,9 @@ pub fn container(options: &Options, host: &Host) -> Result<Plan, PlanError> {
     }
     let own_uts = options.uts == Namespace::Private;
     let mut rules = if options.privileged { vec![DeviceRule::new('a', None, None, "rwm")] } else { cgroups::default_devices() };
-    rules.extend(options.devices.iter().map(|device| {
+    // Who may use all devices needs no rule for each.
+    let listed = if options.privileged { &[] } else { options.devices.as_slice() };
+    rules.extend(listed.iter().map(|device| {
         let kind = if device.mode & 0o170_000 == 0o060_000 { 'b' } else { 'c' };
         DeviceRule::new(kind, Some(device.major), Some(device.minor), &device.rights)
     }));

@@ -108,6 +108,9 @@ fn in_range(id: u32) -> Result<u32, UserError> {
 }
 
 fn parse_id(text: &str) -> Result<Option<u32>, UserError> {
+    if text.strip_prefix('-').is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(UserError::Range);
+    }
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
     }
@@ -150,6 +153,9 @@ mod tests {
             ("", "g:x:4294967295:", "5:g"),
         ] {
             assert_eq!(resolve(wish, &[], passwd, group), Err(UserError::Range), "the image cannot make it root");
+        }
+        for wish in ["-1", "5:-7"] {
+            assert_eq!(ids(wish, &[]), Err("uids and gids must be in range 0-2147483647".into()));
         }
         assert_eq!(ids("4294967295", &[]), Err("uids and gids must be in range 0-2147483647".into()));
     }

@@ -598,6 +598,8 @@ fn read_regular(root: &OwnedFd, path: &[u8]) -> io::Result<String> {
 /// Adds what every process has: PATH first, HOME last.
 fn complete_environment(options: &mut Options) {
     let has = |options: &Options, key: &str| options.environment.iter().any(|line| line.split('=').next() == Some(key));
+    // An empty one is none.
+    options.environment.retain(|line| line != "HOME=");
     if !has(options, "HOME") {
         let home = format!("HOME={}", options.user.home);
         options.environment.push(home);
@@ -619,8 +621,17 @@ fn open_joins(options: &Options, [pid, ipc, uts]: [u32; 3], netns: Option<OwnedF
 }
 
 /// Writes hostname, hosts and resolv.conf, and mounts them unless the user mounts something there.
+///
+/// A container in another's network namespace gets the other's files.
 fn write_files(request: &mut StartRequest, address: &str, gateway: &str) -> io::Result<()> {
-    let hostname = request.options.hostname.clone();
+    if let Some(folder) = request.files_of.clone() {
+        FILES.iter().for_each(|name| mount_file(request, &folder, name));
+        return Ok(());
+    }
+    let mut hostname = request.options.hostname.clone();
+    if hostname.is_empty() && request.network == Network::Host {
+        hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    }
     let mut hosts = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
@@ -632,25 +643,34 @@ fn write_files(request: &mut StartRequest, address: &str, gateway: &str) -> io::
         let _infallible = writeln!(hosts, "{ip}\t{name}");
     }
     if !address.is_empty() && !hostname.is_empty() {
-        let full = if request.options.domainname.is_empty() {
-            hostname.clone()
-        } else {
-            format!("{hostname}.{} {hostname}", request.options.domainname)
+        let full = match (request.options.domainname.as_str(), hostname.split_once('.')) {
+            ("", Some((short, _))) => format!("{hostname} {short}"),
+            ("", None) => hostname.clone(),
+            (domain, _) => format!("{hostname}.{domain} {hostname}"),
         };
         let _infallible = writeln!(hosts, "{address}\t{full}");
     }
     let resolv = resolv_conf(request);
-    let files = [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)];
-    for (name, content) in files {
-        let path = request.folder.join(name);
-        std::fs::write(&path, content)?;
-        let target = format!("/etc/{name}");
-        if !request.own_files.contains(&target) {
-            let source = MountSource::Bind { path: path.display().to_string(), recursive: false };
-            request.options.mounts.push(MountStep { source, target, propagation: 1, ..MountStep::default() });
-        }
+    let folder = request.folder.clone();
+    for (name, content) in FILES.into_iter().zip([format!("{hostname}\n"), hosts, resolv]) {
+        std::fs::write(folder.join(name), content)?;
+        mount_file(request, &folder, name);
     }
     Ok(())
+}
+
+/// What we write for a container, to be found in its /etc.
+const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
+
+/// Mounts one of these files; a read-only root has them read-only, too.
+fn mount_file(request: &mut StartRequest, folder: &Path, name: &str) {
+    let target = format!("/etc/{name}");
+    if request.own_files.contains(&target) {
+        return;
+    }
+    let source = MountSource::Bind { path: folder.join(name).display().to_string(), recursive: false };
+    let attributes = if request.options.readonly_root { sampan_sys::mount::Attributes::RDONLY.bits() } else { 0 };
+    request.options.mounts.push(MountStep { source, target, propagation: 1, attributes, ..MountStep::default() });
 }
 
 fn resolv_conf(request: &StartRequest) -> String {

@@ -49,6 +49,8 @@ pub struct StartRequest {
     pub dns: [Vec<String>; 3],
     /// Do not touch /etc/hostname, hosts and resolv.conf: something else is mounted there.
     pub own_files: Vec<String>,
+    /// The folder of the container whose network it joins: its hostname, hosts and resolv.conf are shared.
+    pub files_of: Option<PathBuf>,
     /// Clients that wait for its output.
     pub attachments: Vec<Attachment>,
     /// Who it runs as, by name; looked up in its root.

@@ -216,6 +216,7 @@ impl Sandboxes {
             extra_hosts: request.extra_hosts,
             dns: Default::default(),
             own_files: vec!["/etc/hostname".to_owned()],
+            files_of: None,
             attachments: vec![(output, Streams { stdin: false, stdout: true, stderr: true })],
             user: request.user,
             groups: Vec::new(),

@@ -130,7 +130,7 @@ fn record(out: &mut Vec<u8>, key: &str, value: &[u8]) {
 /// Directories end in a slash.
 fn shown_path(header: &Header) -> Vec<u8> {
     let mut path = if header.path.is_empty() { b".".to_vec() } else { header.path.clone() };
-    if header.kind == Kind::Directory {
+    if header.kind == Kind::Directory && !path.ends_with(b"/") {
         path.push(b'/');
     }
     path

@@ -169,7 +169,11 @@ async fn download(app: &App, matches: &Matches, container: &str, source: &str, t
     let existing = std::fs::metadata(target).ok().map(|found| found.is_dir());
     let place = place(target, existing, &absolute, found.is_directory())?;
     let (sender, body) = mpsc::channel::<io::Result<Bytes>>(8);
-    let work = tokio::task::spawn_blocking(move || unpack(FrameReader::new(body), &place, &found.name));
+    let work = tokio::task::spawn_blocking(move || {
+        // What is in a folder comes without the folder's name.
+        let root = if means_contents(&asked) { "" } else { &found.name };
+        unpack(FrameReader::new(body), &place, root)
+    });
     feed(response, sender).await;
     let content = work.await.map_err(|error| CliError::new(error.to_string()))??;
     say(matches, content, &absolute_here(target)?);
@@ -254,7 +258,6 @@ fn rename(archive: impl Read, out: impl Write, root: &str, name: &str, (uid, gid
     let mut reader = Reader::new(archive);
     let mut writer = Writer::new(out);
     let changed = |path: &[u8]| -> Option<Vec<u8>> {
-        let path = path.strip_prefix(b"./").unwrap_or(path);
         let rest = if root == "/" || root.is_empty() { path } else { path.strip_prefix(root.as_bytes())? };
         let rest = rest.strip_prefix(b"/").unwrap_or(rest);
         let mut new = name.as_bytes().to_vec();

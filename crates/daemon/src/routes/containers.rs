@@ -7,7 +7,7 @@ use base64::Engine as _;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use sampan_base::Cancel;
 use sampan_engine::model::{ContainerView, Status};
-use sampan_engine::{ChangeKind, EngineError, PathStat, RemoveOptions};
+use sampan_engine::{ChangeKind, CreateRequest, EngineError, PathStat, RemoveOptions};
 use sampan_wire::{Json, object};
 
 use super::{exec, not_found, streams};
@@ -95,10 +95,23 @@ async fn create(context: Arc<Context>, call: Call) -> Reply {
     if fields.text("Image").map_err(bad_field)?.is_empty() {
         return Err(ApiError::invalid("config cannot be empty in order to create a container"));
     }
-    let request = shape::create::parse(&fields, name, &platform)?;
+    let mut request = shape::create::parse(&fields, name, &platform)?;
+    for_old_clients(&mut request, call.api)?;
     let engine = Arc::clone(&context.engine);
     let created = blocking(move || engine.create(request)).await??;
     Ok(json(StatusCode::CREATED, &object! { "Id": created.id, "Warnings": Json::list(created.warnings) }))
+}
+
+/// What a request means in earlier versions of the API.
+fn for_old_clients(request: &mut CreateRequest, api: (u32, u32)) -> Result<(), ApiError> {
+    if api < (1, 40) && request.host.ipc_mode.is_empty() {
+        request.host.ipc_mode = "shareable".into();
+    }
+    if api < (1, 44) && request.endpoints.len() > 1 {
+        let names = request.endpoints.keys().cloned().collect::<Vec<_>>().join(", ");
+        return Err(ApiError::invalid(format!("Container cannot be created with multiple network endpoints: {names}")));
+    }
+    Ok(())
 }
 
 async fn inspect(context: Arc<Context>, call: Call, name: &str) -> Reply {
@@ -137,7 +150,7 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
     let limit = call.query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let all = call.query.truth("all") || limit.is_some() || filters.contains_key("status") || filters.contains_key("exited");
     let size = call.query.truth("size");
-    let engine = Arc::clone(&context.engine);
+    let (engine, api) = (Arc::clone(&context.engine), call.api);
     let rows = blocking(move || -> Vec<Json> {
         let views = engine.list(size);
         let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
@@ -154,7 +167,7 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
                 && since.iter().all(|edge| view.spec.created > *edge)
                 && filters.iter().all(|(key, values)| fits_one(view, key, values, &ancestors))
         };
-        views.iter().filter(fits).take(limit.unwrap_or(usize::MAX)).map(|view| shape::container::summary(view, now)).collect()
+        views.iter().filter(fits).take(limit.unwrap_or(usize::MAX)).map(|view| shape::container::summary(view, now, api)).collect()
     });
     ok(&Json::Array(rows.await?))
 }
@@ -175,7 +188,11 @@ fn fits_one(view: &ContainerView, key: &str, values: &[String], ancestors: &[Str
             "id" => spec.id.starts_with(wanted.as_str()),
             "status" => view.state.status.name() == wanted,
             "exited" => view.state.status == Status::Exited && wanted.parse() == Ok(view.state.exit_code),
-            "network" => spec.host.network_mode == *wanted || view.state.endpoints.contains_key(wanted),
+            "network" => {
+                let has_id =
+                    view.state.endpoints.values().any(|endpoint| !wanted.is_empty() && endpoint.network_id.starts_with(wanted.as_str()));
+                spec.host.network_mode == *wanted || view.state.endpoints.contains_key(wanted) || has_id
+            }
             "volume" => spec.mounts.iter().any(|mount| mount.name == *wanted || mount.destination == *wanted || mount.source == *wanted),
             "health" => wanted == "none",
             "publish" => view.state.ports.values().flatten().any(|binding| wanted.split('/').next() == Some(binding.host_port.as_str())),

@@ -62,7 +62,7 @@ pub(crate) fn size(call: &Call) -> Result<(u16, u16), ApiError> {
     let cell = |key: &str, name: &str| {
         let text = call.query.text(key);
         let wrong = |why: &str| ApiError::invalid(format!("invalid resize {name} \"{text}\": {why}"));
-        let value: u32 = text.parse().map_err(|_| wrong("invalid syntax"))?;
+        let value: i64 = text.parse().map_err(|_| wrong("invalid syntax"))?;
         u16::try_from(value).map_err(|_| wrong("value out of range"))
     };
     let height = cell("h", "height")?;

@@ -14,7 +14,7 @@ use sampan_wire::{Json, object};
 use super::{containers, not_found, registries};
 use crate::progress::{self, failure};
 use crate::query::{Query, label, moment, only, only_until};
-use crate::respond::{ApiError, Reply, empty, json, ok};
+use crate::respond::{ApiError, Reply, bad_field, empty, json, ok};
 use crate::server::{Call, Context, blocking};
 use crate::{body, shape};
 
@@ -336,9 +336,10 @@ pub(crate) async fn commit(context: Arc<Context>, call: Call) -> Reply {
         pause: query.truth_or("pause", true),
     };
     let changes = query.all("changes");
+    let given = shape::create::config(&crate::body::optional_json_body(call.request).await?).map_err(bad_field)?;
     let engine = Arc::clone(&context.engine);
     let id = blocking(move || -> Result<String, ApiError> {
-        let config = apply_changes(&engine.image_config(&request.container)?, &changes)?;
+        let config = apply_changes(&engine.image_config(&request.container, given)?, &changes)?;
         Ok(engine.commit(request, config)?.to_string())
     });
     Ok(json(StatusCode::CREATED, &object! { "Id": id.await?? }))

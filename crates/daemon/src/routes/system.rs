@@ -69,6 +69,10 @@ fn events(context: &Context, call: &Call) -> Reply {
     let filters = call.query.filters()?;
     let time = |key: &str| call.query.get(key).filter(|text| !text.is_empty()).map(moment).transpose();
     let (since, until) = (time("since")?, time("until")?);
+    if since.zip(until).is_some_and(|(since, until)| since > until) {
+        let text = |key: &str| call.query.text(key).to_owned();
+        return Err(ApiError::invalid(format!("`since` time ({}) cannot be after `until` time ({})", text("since"), text("until"))));
+    }
     let (recent, mut next) = context.engine.subscribe_events();
     let (writer, stream) = body::streaming();
     let mut shutdown = context.shutdown.clone();
@@ -150,7 +154,7 @@ async fn disk_usage(context: Arc<Context>, call: &Call) -> Reply {
         Ok(object! {
             "LayersSize": if images == Json::NULL { 0 } else { total },
             "Images": images,
-            "Containers": asked("container", views.iter().map(|view| shape::container::summary(view, now)).collect()),
+            "Containers": asked("container", views.iter().map(|view| shape::container::summary(view, now, API)).collect()),
             "Volumes": asked("volume", volumes.iter().map(shape::image::volume).collect()),
             "BuildCache": asked("build-cache", cache.iter().map(super::build::cache_item).collect()),
         })

@@ -1,6 +1,6 @@
 //! Containers as inspect and list show them.
 
-use sampan_engine::model::{ContainerView, EndpointView, MountPoint, Status};
+use sampan_engine::model::{ContainerSpec, ContainerView, EndpointView, MountPoint, Status};
 use sampan_gotext::units::span;
 use sampan_wire::{Json, object};
 
@@ -52,13 +52,15 @@ pub(crate) fn inspect(view: &ContainerView, unified: bool) -> Json {
         pairs.push(("SizeRw".into(), upper.into()));
         pairs.push(("SizeRootFs".into(), whole.into()));
     }
-    pairs.push((
-        "Mounts".into(),
-        Json::Array(spec.mounts.iter().filter(|mount| mount.tmpfs_options.is_empty() || mount.kind != "tmpfs").map(mount).collect()),
-    ));
+    pairs.push(("Mounts".into(), Json::Array(spec.mounts.iter().filter(|mount| !is_flag_tmpfs(spec, mount)).map(mount).collect())));
     pairs.push(("Config".into(), super::create::show(&spec.config)));
     pairs.push(("NetworkSettings".into(), network_settings(view)));
     Json::Object(pairs)
+}
+
+/// Mounts of `--tmpfs` are shown in `HostConfig` alone; those of `--mount` among the mounts, too.
+fn is_flag_tmpfs(spec: &ContainerSpec, mount: &MountPoint) -> bool {
+    mount.kind == "tmpfs" && !spec.host.mounts.iter().any(|wish| wish.target.trim_end_matches('/') == mount.destination)
 }
 
 fn mount(mount: &MountPoint) -> Json {
@@ -144,7 +146,7 @@ fn shown_ports(view: &ContainerView) -> sampan_engine::model::PortMap {
 }
 
 /// The row of a list.
-pub(crate) fn summary(view: &ContainerView, now: i64) -> Json {
+pub(crate) fn summary(view: &ContainerView, now: i64, api: (u32, u32)) -> Json {
     let spec = &view.spec;
     let mut pairs = object! {
         "Id": spec.id.clone(),
@@ -166,12 +168,20 @@ pub(crate) fn summary(view: &ContainerView, now: i64) -> Json {
         "Labels": Json::map(spec.config.labels.iter().map(|(key, value)| (key.clone(), value.clone()))),
         "State": view.state.status.name(),
         "Status": status(view, now),
-        "HostConfig": object! { "NetworkMode": spec.host.network_mode.clone() },
+        "HostConfig": summary_host(spec, api),
         "NetworkSettings": object! { "Networks": networks(view) },
         "Mounts": Json::Array(spec.mounts.iter().filter(|mount| mount.kind != "tmpfs").map(mount).collect()),
     };
     if let Json::Object(rest) = rest {
         pairs.extend(rest);
+    }
+    Json::Object(pairs)
+}
+
+fn summary_host(spec: &ContainerSpec, api: (u32, u32)) -> Json {
+    let mut pairs = vec![("NetworkMode".to_owned(), Json::from(spec.host.network_mode.clone()))];
+    if api >= (1, 46) && !spec.host.annotations.is_empty() {
+        pairs.push(("Annotations".into(), super::host::map(&spec.host.annotations)));
     }
     Json::Object(pairs)
 }

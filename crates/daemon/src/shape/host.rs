@@ -226,7 +226,7 @@ fn texts(list: &[String]) -> Json {
     Json::list_or_null(list.iter().cloned())
 }
 
-fn map(map: &BTreeMap<String, String>) -> Json {
+pub(crate) fn map(map: &BTreeMap<String, String>) -> Json {
     Json::map(map.iter().map(|(key, value)| (key.clone(), value.clone())))
 }
 
@@ -261,6 +261,12 @@ pub(crate) fn show(host: &HostConfig, unified: bool) -> Json {
         "VolumeDriver": host.volume_driver.clone(),
         "VolumesFrom": texts(&host.volumes_from),
         "ConsoleSize": Json::list(host.console_size),
+    }
+    .pairs();
+    if !host.annotations.is_empty() {
+        pairs.push(("Annotations".into(), map(&host.annotations)));
+    }
+    let rights = object! {
         "CapAdd": texts(&host.cap_add),
         "CapDrop": texts(&host.cap_drop),
         "CgroupnsMode": cgroupns,
@@ -278,8 +284,8 @@ pub(crate) fn show(host: &HostConfig, unified: bool) -> Json {
         "PublishAllPorts": host.publish_all_ports,
         "ReadonlyRootfs": host.readonly_rootfs,
         "SecurityOpt": texts(&host.security_opt),
-    }
-    .pairs();
+    };
+    pairs.extend(rights.pairs());
     if !host.tmpfs.is_empty() {
         pairs.push(("Tmpfs".into(), map(&host.tmpfs)));
     }
@@ -293,6 +299,9 @@ pub(crate) fn show(host: &HostConfig, unified: bool) -> Json {
     }
     pairs.extend([("Runtime".to_owned(), host.runtime.clone().into()), ("Isolation".to_owned(), host.isolation.clone().into())]);
     pairs.extend(show_limits(limits));
+    if !host.mounts.is_empty() {
+        pairs.push(("Mounts".into(), Json::Array(host.mounts.iter().map(super::mounts::show).collect())));
+    }
     pairs.push(("MaskedPaths".into(), paths(&host.masked_paths, default_masked)));
     pairs.push(("ReadonlyPaths".into(), paths(&host.readonly_paths, default_readonly)));
     if let Some(init) = host.init {

@@ -6,6 +6,7 @@ pub(crate) mod create;
 pub(crate) mod examined;
 pub(crate) mod host;
 pub(crate) mod image;
+pub(crate) mod mounts;
 pub(crate) mod system;
 
 use sampan_wire::Json;

@@ -45,6 +45,7 @@ impl Engine {
         };
         self.container_event(container, "die", &[("execDuration", &duration.to_string()), ("exitCode", &code)]);
         self.execs_ended(&id);
+        self.mount_events(container, "unmount");
         match next {
             Next::After(delay) => self.restart_later(container, delay),
             Next::Stay => {

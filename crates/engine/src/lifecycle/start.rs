@@ -64,6 +64,7 @@ impl Engine {
                 let stored = self.rows().update_state(&facts.spec.id, &facts.state);
                 drop(facts);
                 self.container_event(container, "start", &[]);
+                self.mount_events(container, "mount");
                 stored
             }
             Err(error) => {

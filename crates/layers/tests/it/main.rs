@@ -210,6 +210,36 @@ fn copies_stay_inside_the_root() {
 }
 
 #[test]
+fn the_names_in_an_archive_tell_a_folder_from_what_is_in_it() {
+    let (_folder, root) = rig();
+    unpack(&root, &[directory("d", 0o755), file("d/f", b"x"), link(Kind::Symlink, "up", "/")], Mode::Plain).unwrap();
+    let root = File::open(&root).unwrap();
+    let names = |path: &str| {
+        let mut out = Vec::new();
+        archive_path(root.as_fd(), path, &mut out, &Cancel::new()).unwrap();
+        let headers = out.chunks(512).filter(|block| block.len() == 512 && block[257..262] == *b"ustar");
+        let mut names: Vec<String> = headers
+            .map(|block| String::from_utf8_lossy(block[..100].split(|byte| *byte == 0).next().unwrap_or_default()).into_owned())
+            .collect();
+        // Headers of times with fractions are no entries.
+        names.retain(|name| !name.starts_with("PaxHeaders"));
+        names.sort();
+        names
+    };
+    assert_eq!(names("/d"), ["d/", "d/f"]);
+    assert_eq!(names("/d/"), ["d/", "d/f"]);
+    for contents in ["/d/.", "d/.", "/d/./"] {
+        assert_eq!(names(contents), ["./", "./f"], "{contents}");
+    }
+    assert_eq!(names("/"), ["/", "/d/", "/d/f", "/up"]);
+    for contents in [".", "/.", "./", "/./", "/up/."] {
+        assert_eq!(names(contents), ["./", "./d/", "./d/f", "./up"], "{contents}");
+    }
+    assert_eq!(names("/up"), ["up"]);
+    assert_eq!(names("/up/"), ["up/", "up/d/", "up/d/f", "up/up"]);
+}
+
+#[test]
 fn a_folder_that_comes_anew_hides_what_it_says() {
     let (folder, root) = rig();
     let items =

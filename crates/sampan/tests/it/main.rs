@@ -6,6 +6,7 @@ mod build;
 mod clients;
 mod crash;
 mod disk;
+mod edges;
 mod examples;
 mod fleet;
 mod hostile;

@@ -61,6 +61,7 @@ impl Place {
         let capabilities = caps::choose(&[], &[], false, caps::ALL).unwrap();
         let options = Options { arguments, capabilities, hostname: id.to_owned(), cwd: "/".into(), ..Options::default() };
         StartRequest {
+            files_of: None,
             id: id.to_owned(),
             name: id.to_owned(),
             lowers: vec![self.path("image")],

@@ -1,0 +1,162 @@
+//! The edges of containers' life as clients meet them: who may read and write what, what a request may not ask for, what inspect
+//! shows again, what `cp` finds. Through the unmodified docker CLI and the bare API.
+
+use sampan_testkit::World;
+
+fn world() -> World {
+    let world = World::with_our_docker();
+    drop(world.ok("docker load -q -i box.tar"));
+    world
+}
+
+/// Standard error of a command that must fail.
+fn refused(world: &World, line: &str) -> String {
+    let result = world.sh(line);
+    assert_ne!(result.code, 0, "{line}: {result:?}");
+    result.stderr
+}
+
+#[test]
+fn a_read_only_root_has_read_only_names() {
+    let world = world();
+    for file in ["hosts", "hostname", "resolv.conf"] {
+        let text = refused(&world, &format!("docker run --rm --read-only box sh -c 'echo x >> /etc/{file}'"));
+        assert!(text.contains("Read-only file system"), "{file}: {text}");
+        drop(world.ok(&format!("docker run --rm box sh -c 'echo x >> /etc/{file}'")));
+    }
+}
+
+#[test]
+fn memory_is_shared_only_by_who_offers_it() {
+    let world = world();
+    drop(world.ok("docker run -d --name own box sleep 1000"));
+    drop(world.ok("docker run -d --name open --ipc shareable box sleep 1000"));
+    assert!(refused(&world, "docker run --rm --ipc container:own box true").contains("non-shareable IPC"));
+    drop(world.ok("docker run --rm --ipc container:open box true"));
+    assert!(refused(&world, "docker create --pid container:nosuch box").contains("No such container: nosuch"));
+    drop(world.ok("docker create --name idle box && docker create --name guest --pid container:idle box"));
+    assert!(refused(&world, "docker start guest").contains("failed to join PID namespace"));
+    drop(world.ok("docker rm -f own open idle guest"));
+}
+
+#[test]
+fn a_copy_keeps_out_of_what_is_read_only_and_finds_the_volumes_of_who_does_not_run() {
+    let world = world();
+    drop(world.ok("docker create --name fixed -v data:/data:ro box && echo x > new"));
+    assert!(refused(&world, "docker cp new fixed:/data/").contains("mounted volume is marked read-only"));
+    drop(world.ok("docker create --name closed --read-only -v data:/data box"));
+    assert!(refused(&world, "docker cp new closed:/tmp/").contains("container rootfs is marked read-only"));
+    // What is copied into the volume of a container that never ran is in the volume.
+    drop(world.ok("docker cp new closed:/data/"));
+    assert_eq!(world.ok("docker run --rm -v data:/data box cat /data/new"), "x");
+    drop(world.ok("docker cp closed:/data out && docker cp closed:/data/new alone && sampan cp closed:/data/. contents"));
+    assert_eq!(world.ok("cat out/new alone contents/new"), "x\nx\nx");
+    // The names of one that has ended are those it had.
+    drop(world.ok("docker run --name ended --hostname shown box true && docker cp ended:/etc/hostname hostname"));
+    assert_eq!(world.ok("cat hostname"), "shown");
+    for client in ["docker", "sampan"] {
+        drop(world.ok(&format!("{client} cp ended:/ whole-{client} && {client} cp ended:/etc/. etc-{client}")));
+        assert_eq!(world.ok(&format!("cat whole-{client}/etc/passwd | cmp - etc-{client}/passwd && echo same")), "same", "{client}");
+    }
+    drop(world.ok("docker rm -f fixed closed ended"));
+}
+
+#[test]
+fn a_link_in_a_volume_leads_no_subpath_out_of_it() {
+    let world = world();
+    drop(world.ok("docker run --rm -v data:/data box sh -c 'mkdir /data/in; echo x > /data/in/f; ln -s / /data/out; ln -s in /data/way'"));
+    let mount = |path: &str| format!("docker run --rm --mount type=volume,src=data,dst=/m,volume-subpath={path} box ls /m");
+    assert_eq!(world.ok(&mount("way")), "f");
+    drop(refused(&world, &mount("out")));
+    drop(refused(&world, &mount("../data")));
+}
+
+#[test]
+fn a_privileged_container_has_the_hosts_devices_and_no_other_has() {
+    let world = world();
+    drop(world.ok("mkdir -p /dev/sampan-edges && mknod /dev/sampan-edges/node c 1 3"));
+    let privileged = world.sh("docker run --rm --privileged box sh -c 'echo x > /dev/sampan-edges/node && ls /dev/sampan-edges'");
+    let plain = world.sh("docker run --rm box ls /dev/sampan-edges");
+    drop(world.ok("rm -r /dev/sampan-edges"));
+    assert_eq!((privileged.code, privileged.stdout.as_str()), (0, "node\n"), "{privileged:?}");
+    assert_ne!(plain.code, 0, "{plain:?}");
+}
+
+#[test]
+fn what_a_request_may_not_ask_for_is_named() {
+    let world = world();
+    drop(world.ok("docker run -d --name other box sleep 1000"));
+    for (flags, text) in [
+        ("--net container:other --dns 1.1.1.1", "conflicting options: dns and the network mode"),
+        ("--net container:other -p 80:80", "conflicting options: port publishing and the container type network mode"),
+        ("--net container:other --add-host a:1.1.1.1", "conflicting options: custom host-to-IP mapping and the network mode"),
+        ("--name me --net container:me", "cannot join own network"),
+        ("--uts host -h name", "conflicting options: hostname and the UTS mode"),
+        ("--volumes-from other:bar", "invalid mode: bar"),
+        ("--cpuset-cpus 4000", "Requested CPUs are not available - requested 4000"),
+        ("--cpus 0.5 --cpu-period 100000", "Nano CPUs and CPU Period cannot both be set"),
+        ("-u -1", "uids and gids must be in range 0-2147483647"),
+        ("--device /etc", "\"/etc\": not a device node"),
+        ("--security-opt writable-cgroups=1", "invalid --security-opt 2: \"writable-cgroups=1\""),
+        ("--annotation =x", "annotation"),
+    ] {
+        let got = refused(&world, &format!("docker run --rm {flags} box true"));
+        assert!(got.contains(text), "{flags}: {got}");
+    }
+    drop(world.ok("docker rm -f other"));
+}
+
+#[test]
+fn guests_of_a_network_have_its_owners_names() {
+    let world = world();
+    drop(world.ok("docker run -d --name owner -h a.example.org box sleep 1000"));
+    assert_eq!(world.ok("docker run --rm --net container:owner box cat /etc/hostname"), "a.example.org");
+    assert!(world.ok("docker run --rm --net container:owner box cat /etc/hosts").contains("a.example.org a"));
+    assert_eq!(world.ok("docker run --rm --net host box cat /etc/hostname"), world.ok("uname -n"));
+    assert_eq!(world.ok("docker run --rm -e HOME= box sh -c 'echo $HOME'"), "/root");
+    drop(world.ok("docker rm -f owner"));
+}
+
+#[test]
+fn inspect_shows_the_mounts_and_annotations_that_were_asked_for() {
+    let world = world();
+    drop(world.ok(
+        "docker create --name shown --annotation a=b -w /srv//x/ --tmpfs /scratch --mount type=volume,dst=/v,volume-nocopy --mount type=tmpfs,dst=/t,tmpfs-size=1m box",
+    ));
+    assert_eq!(world.ok("docker inspect -f '{{json .HostConfig.Annotations}} {{.Config.WorkingDir}}' shown"), "{\"a\":\"b\"} /srv/x");
+    assert_eq!(
+        world.ok("docker inspect -f '{{json .HostConfig.Mounts}}' shown"),
+        "[{\"Type\":\"volume\",\"Target\":\"/v\",\"VolumeOptions\":{\"NoCopy\":true}},{\"Type\":\"tmpfs\",\"Target\":\"/t\",\"TmpfsOptions\":{\"SizeBytes\":1048576}}]"
+    );
+    assert_eq!(world.ok("docker inspect -f '{{range .Mounts}}{{.Destination}} {{end}}' shown").trim(), "/t /v");
+    drop(world.ok("docker rm -v shown"));
+}
+
+#[test]
+fn the_local_log_driver_keeps_what_was_said() {
+    let world = world();
+    drop(world.ok("docker run --name said --log-driver local --log-opt max-size=1m --log-opt compress=true box echo hello"));
+    assert_eq!(world.ok("docker logs said"), "hello");
+    assert_eq!(world.ok("docker inspect -f '{{.HostConfig.LogConfig.Type}}' said"), "local");
+    drop(world.ok("docker rm said"));
+}
+
+#[test]
+fn events_tell_of_mounts_and_refuse_times_that_run_backwards() {
+    let world = world();
+    drop(world.ok("docker run --rm -v kept:/kept box true"));
+    let told = "docker events --since 1 --until $(date +%s).999 --filter type=volume --format '{{.Action}}'";
+    assert_eq!(
+        world.ok(&format!("timeout 20 sh -c \"until {told} | grep -q unmount; do :; done\"; {told} | sort | xargs")),
+        "create mount unmount"
+    );
+    assert!(refused(&world, "docker events --since 20 --until 10").contains("cannot be after `until` time"));
+}
+
+#[test]
+fn an_exec_without_a_terminal_is_told_of_none() {
+    let world = world();
+    drop(world.ok("docker run -dt --name screen box sleep 1000"));
+    assert_eq!(world.ok("docker exec screen sh -c 'echo \"[$TERM]\"'"), "[]");
+    drop(world.ok("docker rm -f screen"));
+}
