@@ -173,6 +173,12 @@ pub(crate) struct MemoryTree {
     entries: BTreeMap<Vec<u8>, Entry>,
 }
 
+/// A directory that the stream does not describe: made now.
+fn implied(path: Vec<u8>) -> Node {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Node { mtime: (i64::try_from(now.as_secs()).unwrap_or(0), now.subsec_nanos()), ..directory(path) }
+}
+
 fn directory(path: Vec<u8>) -> Node {
     Node {
         path,
@@ -205,7 +211,7 @@ fn clean(path: &[u8]) -> Option<Vec<u8>> {
 impl MemoryTree {
     /// A tree without files.
     pub(crate) fn empty(mirror: std::sync::Arc<Mirror>) -> Self {
-        let root = Entry { node: directory(Vec::new()), hash: [0; 32], names: Vec::new() };
+        let root = Entry { node: implied(Vec::new()), hash: [0; 32], names: Vec::new() };
         Self { mirror, entries: BTreeMap::from([(Vec::new(), root)]) }
     }
 
@@ -266,11 +272,15 @@ impl MemoryTree {
         }
         let mut hash = [0; 32];
         if header.kind == Kind::Hardlink {
-            let target = clean(&header.link).and_then(|target| self.entries.get(&target)).filter(|entry| entry.node.kind == NodeKind::File);
-            let target = target.ok_or_else(|| {
+            let number = self.entries.len() as u64;
+            let target = clean(&header.link).and_then(|target| self.entries.get_mut(&target));
+            let target = target.filter(|entry| entry.node.kind == NodeKind::File).ok_or_else(|| {
                 BuildError::invalid(format!("forbidden link outside the build context: {} -> {}", shown(&path), shown(&header.link)))
             })?;
-            (node.size, hash) = (target.node.size, target.hash);
+            // Both are one file.
+            let identity = *target.node.identity.get_or_insert((0, number));
+            node = Node { path: path.clone(), identity: Some(identity), ..target.node.clone() };
+            hash = target.hash;
         } else if kind == NodeKind::File {
             hash = self.mirror.take(reader, header.size).map_err(|error| BuildError::context(&error))?;
             node.size = header.size;
@@ -293,7 +303,7 @@ impl MemoryTree {
         for path in &paths {
             let mut folder = split(path).0;
             while !folder.is_empty() && self.entries.get(folder).is_none_or(|entry| entry.node.kind != NodeKind::Directory) {
-                self.entries.insert(folder.to_vec(), Entry { node: directory(folder.to_vec()), hash: [0; 32], names: Vec::new() });
+                self.entries.insert(folder.to_vec(), Entry { node: implied(folder.to_vec()), hash: [0; 32], names: Vec::new() });
                 folder = split(folder).0;
             }
         }

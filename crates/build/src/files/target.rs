@@ -21,6 +21,9 @@ pub(crate) struct Target {
     root: OwnedFd,
 }
 
+/// Links that are followed on one way.
+const LINKS: usize = 40;
+
 /// Owner and group.
 pub(crate) type Owner = (u32, u32);
 
@@ -43,6 +46,24 @@ impl Target {
         dir::open_in(self.root.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY).is_ok()
     }
 
+    /// Where a path leads that may end in links, whether something is there or not.
+    pub(crate) fn followed(&self, path: &[u8]) -> io::Result<Vec<u8>> {
+        let mut path = path.to_vec();
+        for _ in 0..LINKS {
+            let place = match dir::open_in(self.root.as_fd(), &path, OFlags::PATH | OFlags::NOFOLLOW) {
+                Ok(place) => place,
+                Err(error) if matches!(error.raw_os_error(), Some(2 | 20)) => return Ok(path),
+                Err(error) => return Err(error),
+            };
+            if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::Symlink {
+                return Ok(path);
+            }
+            let link = rustix::fs::readlinkat(&place, "", Vec::new())?.into_bytes();
+            path = if link.starts_with(b"/") { link } else { join(split(&path).0, &link) };
+        }
+        Err(rustix::io::Errno::LOOP.into())
+    }
+
     /// Opens a directory and makes what is missing on the way to it.
     pub(crate) fn directory(&self, path: &[u8], mode: u32, owner: Owner) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -56,6 +77,11 @@ impl Target {
             at = join(&at, part);
             folder = match dir::open_in(self.root.as_fd(), &at, flags) {
                 Err(error) if is_missing(&error) => {
+                    let led = self.followed(&at)?;
+                    if led != at {
+                        folder = self.directory(&led, mode, owner)?;
+                        continue;
+                    }
                     let name = OsStr::from_bytes(part);
                     rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o700))?;
                     let made = rustix::fs::openat(&folder, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
@@ -92,6 +118,13 @@ impl Target {
         rustix::fs::fchmod(&directory, Mode::from_raw_mode(mode))?;
         set_xattrs(&directory, node)?;
         Ok((directory, true))
+    }
+
+    /// Gives a directory that was there a node's attributes.
+    pub(crate) fn renew(&self, directory: &OwnedFd, node: &Node, mode: u32, owner: Owner) -> io::Result<()> {
+        rustix::fs::fchown(directory, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+        rustix::fs::fchmod(directory, Mode::from_raw_mode(mode))?;
+        set_xattrs(directory, node)
     }
 
     /// Makes room for something that is no directory.
@@ -240,7 +273,9 @@ fn copy_content(source: &File, target: &mut File, size: u64) -> io::Result<()> {
 }
 
 /// The folder of an absolute path and the name in it.
-pub(crate) fn place(path: &str) -> (Vec<u8>, Vec<u8>) {
-    let (folder, name) = split(path.trim_matches('/').as_bytes());
+pub(crate) fn place(path: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(start, |last| last + 1);
+    let (folder, name) = split(&path[start..end]);
     (folder.to_vec(), name.to_vec())
 }

@@ -9,6 +9,7 @@ use sampan_archive::{Compression, Decompress};
 use sampan_base::Cancel;
 use sampan_layers::{Mode, extract};
 
+use super::target::Owner;
 use crate::run::BuildError;
 
 /// Whether a file is a tar archive, compressed or not.
@@ -34,8 +35,8 @@ pub(crate) fn is_archive(file: &File) -> bool {
     check().unwrap_or(false)
 }
 
-/// Unpacks an archive into a directory.
-pub(crate) fn unpack(file: File, directory: &OwnedFd, cancel: &Cancel) -> Result<(), BuildError> {
+/// Unpacks an archive into a directory; everything gets the owner, where one is given.
+pub(crate) fn unpack(file: File, directory: &OwnedFd, owner: Option<Owner>, cancel: &Cancel) -> Result<(), BuildError> {
     let reader = Decompress::new(file).map_err(BuildError::io("read an archive"))?;
-    extract(reader, directory.as_fd(), Mode::Plain, cancel).map(drop).map_err(|error| BuildError::room("ADD failed", &error))
+    extract(reader, directory.as_fd(), Mode::Over { owner }, cancel).map(drop).map_err(|error| BuildError::room("ADD failed", &error))
 }
