@@ -2,6 +2,7 @@
 //!
 //! A flight runs on a thread of its own. It is cancelled when the last operation that waits for it leaves.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,10 +15,10 @@ use crate::ImageError;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// One thing that a flight reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
     /// What is being done, in Docker's words.
-    pub(crate) status: &'static str,
+    pub(crate) status: Cow<'static, str>,
     /// Bytes done and bytes in all.
     pub(crate) bytes: Option<(u64, u64)>,
 }
@@ -181,8 +182,8 @@ impl Shared {
 impl Seat {
     fn has_news(&self) -> bool {
         let state = lock(&self.flight.state);
-        let last = state.steps.last().copied();
-        self.seen < state.steps.len().saturating_sub(1) || last != self.shown || (state.done.is_some() && self.seen != usize::MAX)
+        let last = state.steps.last();
+        self.seen < state.steps.len().saturating_sub(1) || last != self.shown.as_ref() || (state.done.is_some() && self.seen != usize::MAX)
     }
 
     /// The steps since the last call, and the end if it is there.
@@ -193,10 +194,10 @@ impl Seat {
         let state = lock(&self.flight.state);
         let mut steps: Vec<Step> = state.steps.get(self.seen..).unwrap_or_default().to_vec();
         // The first of them may have been shown as it was then.
-        if self.shown.is_some() && steps.first().copied() == self.shown {
+        if self.shown.is_some() && steps.first() == self.shown.as_ref() {
             steps.remove(0);
         }
-        self.shown = state.steps.last().copied();
+        self.shown = state.steps.last().cloned();
         self.seen = state.steps.len().saturating_sub(1);
         let done = state.done.clone();
         drop(state);
@@ -224,6 +225,7 @@ impl Drop for Seat {
 /// At most so many at once, whoever comes.
 #[derive(Debug)]
 pub(crate) struct Permits {
+    count: usize,
     free: Mutex<usize>,
     changed: Condvar,
 }
@@ -236,7 +238,12 @@ pub(crate) struct Permit {
 
 impl Permits {
     pub(crate) fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self { free: Mutex::new(count), changed: Condvar::new() })
+        Arc::new(Self { count, free: Mutex::new(count), changed: Condvar::new() })
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
     }
 
     /// Takes a permit; `waiting` is called when none is free.
@@ -274,7 +281,7 @@ mod tests {
 
     use super::*;
 
-    const STEP: Step = Step { status: "Downloading", bytes: Some((1, 2)) };
+    const STEP: Step = Step { status: Cow::Borrowed("Downloading"), bytes: Some((1, 2)) };
 
     #[test]
     fn the_work_of_many_is_done_once_and_all_see_it() {
@@ -289,7 +296,7 @@ mod tests {
                 count.fetch_add(1, Ordering::SeqCst);
                 reporter.report(STEP);
                 wait.unwrap().recv().unwrap();
-                reporter.report(Step { status: "Done", bytes: None });
+                reporter.report(Step { status: "Done".into(), bytes: None });
                 Ok(())
             };
             seats.push(flights.join("key", work).unwrap());

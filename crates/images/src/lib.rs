@@ -17,6 +17,7 @@ mod push;
 mod remove;
 mod save;
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
@@ -36,6 +37,9 @@ pub use pull::{PullOptions, Pulled};
 pub use push::{PushOptions, Pushed};
 pub use remove::{Pruned, Removed};
 
+/// How many layers are sent at once: the original's number.
+const UPLOADS: usize = 5;
+
 /// The images of a data root.
 pub struct Images {
     store: Arc<Store>,
@@ -50,8 +54,10 @@ pub struct Images {
     client: Option<Client>,
     /// Layers that are on their way.
     flights: Flights,
-    /// How many layers are unpacked or compressed at once.
+    /// How many layers are fetched and unpacked at once.
     permits: Arc<Permits>,
+    /// How many layers are sent at once.
+    uploads: Arc<Permits>,
 }
 
 /// An image.
@@ -108,7 +114,16 @@ impl Images {
             client: None,
             flights: Flights::default(),
             permits: Permits::new((2 * cores).clamp(4, 16)),
+            uploads: Permits::new(UPLOADS),
         }
+    }
+
+    /// The same with other numbers of layers that are fetched and sent at once.
+    #[must_use]
+    pub fn with_limits(self, downloads: Option<NonZeroUsize>, uploads: Option<NonZeroUsize>) -> Self {
+        let permits = downloads.map_or(self.permits, |count| Permits::new(count.get()));
+        let uploads = uploads.map_or(self.uploads, |count| Permits::new(count.get()));
+        Self { permits, uploads, ..self }
     }
 
     /// The same with a way to registries.

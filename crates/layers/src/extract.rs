@@ -3,7 +3,7 @@
 //! Parents are opened with openat2 inside the root; the last name is made with `O_EXCL` and never followed. A path with `..` is
 //! refused. In layer mode whiteouts take their overlay form and overlay's own attributes are dropped.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -80,6 +80,9 @@ impl sampan_base::Failure for ExtractError {
     }
 }
 
+/// Most bytes of paths that are remembered until the end: an archive names a directory as often as it likes, and through its links in
+/// as many ways.
+const MOST_HELD: usize = 256 << 20;
 /// How many open parents are remembered.
 const PARENTS: usize = 64;
 
@@ -88,15 +91,7 @@ const PARENTS: usize = 64;
 /// # Errors
 /// [`ExtractError`]; what was made stays, for the caller to remove.
 pub fn extract(archive: impl Read, root: BorrowedFd<'_>, mode: Mode, cancel: &Cancel) -> Result<Extracted, ExtractError> {
-    let mut work = Extraction {
-        root,
-        mode,
-        parents: HashMap::new(),
-        directories: Vec::new(),
-        opaque: HashSet::new(),
-        done: Extracted::default(),
-        buffer: vec![0; 128 * 1024],
-    };
+    let mut work = Extraction::new(root, mode);
     let mut reader = Reader::new(archive);
     work.run(&mut reader, cancel)?;
     // The rest of the stream belongs to the digest.
@@ -109,8 +104,11 @@ struct Extraction<'a> {
     mode: Mode,
     parents: HashMap<Vec<u8>, OwnedFd>,
     /// Their times are set last, deepest first.
-    directories: Vec<(Vec<u8>, (i64, u32))>,
+    directories: BTreeMap<Vec<u8>, (i64, u32)>,
     opaque: HashSet<Vec<u8>>,
+    /// Bytes of paths in both.
+    held: usize,
+    most_held: usize,
     done: Extracted,
     buffer: Vec<u8>,
 }
@@ -127,7 +125,21 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     path.iter().rposition(|byte| *byte == b'/').map_or((&[], path), |slash| (&path[..slash], &path[slash + 1..]))
 }
 
-impl Extraction<'_> {
+impl<'a> Extraction<'a> {
+    fn new(root: BorrowedFd<'a>, mode: Mode) -> Self {
+        Self {
+            root,
+            mode,
+            parents: HashMap::new(),
+            directories: BTreeMap::new(),
+            opaque: HashSet::new(),
+            held: 0,
+            most_held: MOST_HELD,
+            done: Extracted::default(),
+            buffer: vec![0; 128 * 1024],
+        }
+    }
+
     fn run<R: Read>(&mut self, reader: &mut Reader<R>, cancel: &Cancel) -> Result<(), ExtractError> {
         while let Some(mut header) = reader.next_entry()? {
             cancel.check().map_err(|_| ExtractError::Cancelled)?;
@@ -150,7 +162,7 @@ impl Extraction<'_> {
             if header.kind == Kind::Directory {
                 let root = dir::open_in(self.root, b"", OFlags::RDONLY | OFlags::DIRECTORY).map_err(write_error(b"/"))?;
                 self.attributes(&root, header).map_err(write_error(b"/"))?;
-                self.directories.push((Vec::new(), header.mtime));
+                self.directories.insert(Vec::new(), header.mtime);
             }
             return Ok(());
         }
@@ -160,6 +172,15 @@ impl Extraction<'_> {
             return self.whiteout(header, folder, name, parent.as_fd());
         }
         self.make(header, name, parent.as_fd(), reader)
+    }
+
+    /// Counts a path that is remembered.
+    fn hold(&mut self, path: &[u8]) -> Result<(), ExtractError> {
+        self.held += path.len() + 64;
+        if self.held <= self.most_held {
+            return Ok(());
+        }
+        Err(ExtractError::Refused { path: shown(path), reason: "the paths of the archive's directories are too long together" })
     }
 
     /// The open parent of an entry; missing ones are made.
@@ -181,19 +202,27 @@ impl Extraction<'_> {
     fn make_parents(&mut self, folder: &[u8]) -> Result<OwnedFd, ExtractError> {
         let mut done: Vec<u8> = Vec::new();
         let mut place = dir::open_in(self.root, b"", OFlags::PATH | OFlags::DIRECTORY).map_err(write_error(folder))?;
+        let mut is_new = false;
         for part in folder.split(|byte| *byte == b'/') {
             if !done.is_empty() {
                 done.push(b'/');
             }
             done.extend_from_slice(part);
-            place = match dir::open_in(self.root, &done, OFlags::PATH | OFlags::DIRECTORY) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    rustix::fs::mkdirat(&place, OsStr::from_bytes(part), rustix::fs::Mode::from_raw_mode(0o755))
-                        .map_err(|error| write_error(&done)(error.into()))?;
-                    dir::open_in(self.root, &done, OFlags::PATH | OFlags::DIRECTORY).map_err(write_error(&done))?
+            // Below one that was made here nothing is there yet, and no path is walked from the root again.
+            if !is_new {
+                match dir::open_in(self.root, &done, OFlags::PATH | OFlags::DIRECTORY) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => is_new = true,
+                    other => {
+                        place = other.map_err(write_error(&done))?;
+                        continue;
+                    }
                 }
-                other => other.map_err(write_error(&done))?,
-            };
+            }
+            let part = OsStr::from_bytes(part);
+            let mode = rustix::fs::Mode::from_raw_mode(0o755);
+            rustix::fs::mkdirat(&place, part, mode).map_err(|error| write_error(&done)(error.into()))?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            place = rustix::fs::openat(&place, part, flags, mode).map_err(|error| write_error(&done)(error.into()))?;
         }
         Ok(place)
     }
@@ -205,8 +234,7 @@ impl Extraction<'_> {
                 rustix::fs::openat(parent, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty());
             let directory = directory.map_err(|error| fail(error.into()))?;
             rustix::fs::fsetxattr(&directory, crate::OPAQUE, b"y", XattrFlags::empty()).map_err(|error| fail(error.into()))?;
-            self.opaque.insert(folder.to_vec());
-            return Ok(());
+            return if self.opaque.insert(folder.to_vec()) { self.hold(folder) } else { Ok(()) };
         }
         let hidden = &name[4..];
         if hidden.is_empty() || hidden == b"." || hidden == b".." {
@@ -241,7 +269,9 @@ impl Extraction<'_> {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let made = rustix::fs::openat(parent, os, flags, rustix::fs::Mode::empty()).map_err(|error| fail(error.into()))?;
                 self.attributes(&made, header).map_err(&fail)?;
-                self.directories.push((header.path.clone(), header.mtime));
+                if self.directories.insert(header.path.clone(), header.mtime).is_none() {
+                    self.hold(&header.path)?;
+                }
             }
             Kind::File => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -299,7 +329,13 @@ impl Extraction<'_> {
         }
         self.parents.clear();
         // What is made anew in its place hides nothing.
-        self.opaque.retain(|folder| !folder.starts_with(&header.path));
+        let is_gone = |path: &[u8]| path.strip_prefix(&header.path[..]).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        self.opaque.retain(|folder| !is_gone(folder));
+        let near = self.directories.range(header.path.clone()..).map(|(path, _)| path).take_while(|path| path.starts_with(&header.path));
+        let gone: Vec<Vec<u8>> = near.filter(|path| is_gone(path)).cloned().collect();
+        for path in &gone {
+            self.directories.remove(path);
+        }
         dir::remove_all(parent, name)
     }
 
@@ -383,4 +419,52 @@ fn checked(path: &[u8]) -> Result<Vec<u8>, ExtractError> {
 fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
     let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanoseconds) };
     Timestamps { last_access: time, last_modification: time }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::path::Path;
+
+    use sampan_archive::tar::Writer;
+
+    use super::*;
+
+    fn directory(path: String, seconds: i64) -> Header {
+        let own = std::fs::metadata("/proc/self").unwrap();
+        Header { uid: own.uid(), gid: own.gid(), mode: 0o755, mtime: (seconds, 0), ..Header::new(Kind::Directory, path) }
+    }
+
+    fn run(headers: &[Header], root: &Path, most_held: usize) -> Result<(), ExtractError> {
+        let mut writer = Writer::new(Vec::new());
+        headers.iter().for_each(|header| writer.append(header, &mut &b""[..]).unwrap());
+        let bytes = writer.finish().unwrap();
+        let root = dir::open(root).unwrap();
+        Extraction { most_held, ..Extraction::new(root.as_fd(), Mode::Plain) }.run(&mut Reader::new(&bytes[..]), &Cancel::new())
+    }
+
+    #[test]
+    fn what_is_remembered_of_directories_has_a_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "x".repeat(200);
+        // The same name as often as one likes; the last time counts.
+        let again: Vec<Header> = (0..100).map(|number| directory(long.clone(), number)).collect();
+        run(&again, folder.path(), 1000).unwrap();
+        assert_eq!(std::fs::metadata(folder.path().join(&long)).unwrap().mtime(), 99);
+        // One directory under many names: through a link to itself.
+        std::os::unix::fs::symlink(".", folder.path().join("l")).unwrap();
+        let aliases: Vec<Header> = (0..40).map(|number| directory(format!("{}{long}", "l/".repeat(number)), 1)).collect();
+        assert!(matches!(run(&aliases, folder.path(), 1000), Err(ExtractError::Refused { .. })));
+        run(&aliases, folder.path(), 1 << 20).unwrap();
+    }
+
+    #[test]
+    fn missing_parents_of_any_depth_are_made() {
+        let folder = tempfile::tempdir().unwrap();
+        run(&[directory(format!("a{}", "/b".repeat(1500)), 7)], folder.path(), 1 << 20).unwrap();
+        let deep = format!("a{}", "/b".repeat(1500));
+        assert_eq!(std::fs::metadata(folder.path().join(deep)).unwrap().mtime(), 7);
+        let root = dir::open(folder.path()).unwrap();
+        dir::remove_all(root.as_fd(), OsStr::new("a")).unwrap();
+    }
 }

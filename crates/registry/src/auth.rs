@@ -168,14 +168,16 @@ impl Auth {
         tokio::task::block_in_place(|| self.users.refresh(store.reader()))?;
         let user = self.users.get(name);
         let mark = user.as_ref().map(|user| self.mark(user, password));
-        if let Some(mark) = mark {
-            let right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, user)) = right.get(&mark).filter(|(until, _)| *until > Instant::now()) {
-                return Ok(Arc::clone(user));
-            }
+        if let Some(user) = self.remembered(mark) {
+            return Ok(user);
         }
         self.check_patience(client)?;
         let permit = self.hashing.acquire().await.map_err(std::io::Error::other)?;
+        // While this one waited, others of its address may have been right, or wrong too often.
+        if let Some(user) = self.remembered(mark) {
+            return Ok(user);
+        }
+        self.check_patience(client)?;
         let ours = user.clone();
         let (nobody, password) = (self.nobody.clone(), password.to_owned());
         let is_right = tokio::task::spawn_blocking(move || match ours {
@@ -202,6 +204,13 @@ impl Auth {
                 Err(refused())
             }
         }
+    }
+
+    /// The user of a password that was right a short time ago.
+    fn remembered(&self, mark: Option<[u8; 32]>) -> Option<Arc<User>> {
+        let right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, user) = right.get(&mark?)?;
+        (*until > Instant::now()).then(|| Arc::clone(user))
     }
 
     /// What stands for a right password. The version is in it, so a changed password is forgotten at once.

@@ -77,7 +77,8 @@ fn build(options: &Options, runtime: &tokio::runtime::Handle) -> anyhow::Result<
     }
     let events = Arc::new(EventBus::default());
     let registries = sampan_transfer::Client::new(runtime.clone(), registries(options)).context("make the registry client ready")?;
-    let images = Arc::new(Images::open(Arc::clone(&store), Arc::clone(&events) as _).with_client(registries.clone()));
+    let images = Images::open(Arc::clone(&store), Arc::clone(&events) as _).with_client(registries.clone());
+    let images = Arc::new(images.with_limits(options.max_concurrent_downloads, options.max_concurrent_uploads));
     let config = EngineConfig {
         exec_root: options.exec_root.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
@@ -107,7 +108,10 @@ fn registries(options: &Options) -> sampan_transfer::Config {
         insecure: options.insecure_registries.clone(),
         certs_dirs: ["/etc/sampan/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec(),
         proxies: sampan_transfer::Proxies { http: either("HTTP_PROXY"), https: either("HTTPS_PROXY"), no_proxy: either("NO_PROXY") },
-        timing: sampan_transfer::Timing::default(),
+        timing: sampan_transfer::Timing {
+            download_attempts: options.max_download_attempts.map_or(5, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
+            ..sampan_transfer::Timing::default()
+        },
     }
 }
 

@@ -1,5 +1,6 @@
 //! The daemon's options: flags over the configuration file over defaults. Pure but for the reading of the file.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -37,6 +38,12 @@ pub(crate) struct Options {
     pub(crate) registry_mirrors: Vec<String>,
     /// Registries without TLS: names with ports, or networks as CIDR.
     pub(crate) insecure_registries: Vec<String>,
+    /// Layers that are fetched at once; without it, by the number of processors.
+    pub(crate) max_concurrent_downloads: Option<NonZeroUsize>,
+    /// Layers that are sent at once.
+    pub(crate) max_concurrent_uploads: Option<NonZeroUsize>,
+    /// How often a layer is tried without progress.
+    pub(crate) max_download_attempts: Option<NonZeroUsize>,
     /// A command line started it and waits for it: it leaves the session and says when it is ready.
     pub(crate) started_by_client: bool,
 }
@@ -58,6 +65,9 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("insecure-registry", Kind::List, "Registry that needs no TLS: a name with its port, or a network"),
     Flag::new("live-restore", Kind::Bool, "Containers outlive the engine (default: true; as dockerd false)"),
     Flag::new("log-level", Kind::Text, "How much is logged: debug, info, warn, error or fatal (default: info)").short('l'),
+    Flag::new("max-concurrent-downloads", Kind::Int, "Layers that are fetched at once (default: by the number of processors)"),
+    Flag::new("max-concurrent-uploads", Kind::Int, "Layers that are sent at once (default: 5)"),
+    Flag::new("max-download-attempts", Kind::Int, "How often a layer's download is tried (default: 5)"),
     Flag::new("mtu", Kind::Int, "Packet size of the default network (default: 1500)"),
     Flag::new("pidfile", Kind::Text, "File of the process id (default: sampan.pid in the exec root)").short('p'),
     Flag::new("registry-mirror", Kind::List, "Registry that is asked before Docker Hub"),
@@ -92,6 +102,9 @@ impl Options {
             init: false,
             registry_mirrors: Vec::new(),
             insecure_registries: Vec::new(),
+            max_concurrent_downloads: None,
+            max_concurrent_uploads: None,
+            max_download_attempts: None,
             started_by_client: false,
         };
         let file = if given.given("config-file") { given.text("config-file").to_owned() } else { format!("/etc/{name}/daemon.json") };
@@ -163,6 +176,9 @@ impl Options {
             "bridge" => value.clone_into(&mut self.bridge),
             "bip" => value.clone_into(&mut self.bip),
             "mtu" => self.mtu = value.parse().with_context(|| format!("invalid argument \"{value}\" for \"--mtu\" flag"))?,
+            "max-concurrent-downloads" => self.max_concurrent_downloads = count(key, value)?,
+            "max-concurrent-uploads" => self.max_concurrent_uploads = count(key, value)?,
+            "max-download-attempts" => self.max_download_attempts = count(key, value)?,
             "registry-mirror" => self.registry_mirrors.push(mirror(value)?),
             "insecure-registry" => self.insecure_registries.push(insecure(value)?),
             "config-file" => {}
@@ -176,6 +192,15 @@ impl Options {
 /// Lists have plural keys in the file.
 fn singular(key: &str) -> &str {
     if key == "insecure-registries" { "insecure-registry" } else { key.trim_end_matches('s') }
+}
+
+/// A number of which zero means the default.
+fn count(key: &str, value: &str) -> anyhow::Result<Option<NonZeroUsize>> {
+    let number: i64 = value.parse().with_context(|| format!("invalid argument \"{value}\" for \"--{key}\" flag"))?;
+    match usize::try_from(number) {
+        Ok(number) => Ok(NonZeroUsize::new(number.min(1024))),
+        Err(_) => bail!("invalid {}: {number}", key.replace('-', " ")),
+    }
 }
 
 /// A mirror is a URL without a path; Docker ends it with a slash.
@@ -235,6 +260,24 @@ mod tests {
                 .unwrap();
         assert_eq!(options.registry_mirrors, ["http://mirror:5000/"]);
         assert_eq!(options.insecure_registries, ["10.0.0.0/8", "shop:5000"]);
+    }
+
+    #[test]
+    fn transfers_have_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("daemon.json");
+        std::fs::write(&file, r#"{"max-concurrent-downloads":2,"max-concurrent-uploads":0,"max-download-attempts":7}"#).unwrap();
+        let options = parse(&["--config-file", &file.display().to_string(), "--max-concurrent-downloads=3"]).unwrap();
+        let numbers = [options.max_concurrent_downloads, options.max_concurrent_uploads, options.max_download_attempts];
+        assert_eq!(numbers.map(|number| number.map_or(0, NonZeroUsize::get)), [3, 0, 7]);
+        for (flag, wanted) in [
+            ("--max-concurrent-downloads=-1", "invalid max concurrent downloads: -1"),
+            ("--max-concurrent-uploads=-2", "invalid max concurrent uploads: -2"),
+            ("--max-download-attempts=-1", "invalid max download attempts: -1"),
+        ] {
+            assert_eq!(parse(&[flag]).unwrap_err(), wanted);
+        }
+        assert!(parse(&["--max-download-attempts=x"]).is_err());
     }
 
     #[test]

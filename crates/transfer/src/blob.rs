@@ -22,6 +22,7 @@ use crate::endpoint::Endpoint;
 use crate::exchange::{self, Answer, Call, REDIRECTS};
 use crate::registry::{Registry, scope, with_registry};
 use crate::state::State;
+use crate::waiting::Waiting;
 use crate::{TransferError, client, refusal};
 
 /// How many pieces are read ahead.
@@ -56,6 +57,7 @@ pub struct BlobReader {
     tries: u32,
     forgiven_at: u64,
     over: bool,
+    waiting: Waiting,
     cancel: Cancel,
 }
 
@@ -89,9 +91,9 @@ impl BlobReader {
         descriptor: &Descriptor,
         offset: u64,
         login: &Login,
-        cancel: &Cancel,
+        (waiting, cancel): (&Waiting, &Cancel),
     ) -> Result<Self, TransferError> {
-        Self::start(state, Source::Registry(repository.repository(), login.clone()), descriptor, offset, cancel)
+        Self::start(state, Source::Registry(repository.repository(), login.clone()), descriptor, offset, (waiting, cancel))
     }
 
     /// The same from addresses that need no registry.
@@ -100,7 +102,7 @@ impl BlobReader {
         urls: &[String],
         descriptor: &Descriptor,
         offset: u64,
-        cancel: &Cancel,
+        (waiting, cancel): (&Waiting, &Cancel),
     ) -> Result<Self, TransferError> {
         let is_web = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
         let mut urls: Vec<_> = urls.iter().take(32).filter_map(|url| Url::parse(url).ok()).filter(is_web).collect();
@@ -111,10 +113,16 @@ impl BlobReader {
         if urls.is_empty() {
             return Err(TransferError::Invalid(format!("layer {} has no usable address", descriptor.digest)));
         }
-        Self::start(state, Source::Foreign(urls), descriptor, offset, cancel)
+        Self::start(state, Source::Foreign(urls), descriptor, offset, (waiting, cancel))
     }
 
-    fn start(state: &Arc<State>, source: Source, descriptor: &Descriptor, offset: u64, cancel: &Cancel) -> Result<Self, TransferError> {
+    fn start(
+        state: &Arc<State>,
+        source: Source,
+        descriptor: &Descriptor,
+        offset: u64,
+        (waiting, cancel): (&Waiting, &Cancel),
+    ) -> Result<Self, TransferError> {
         if offset > descriptor.size {
             return Err(TransferError::Invalid(format!("offset {offset} lies behind the end of {}", descriptor.digest)));
         }
@@ -131,6 +139,7 @@ impl BlobReader {
             tries: 0,
             forgiven_at: offset,
             over: false,
+            waiting: waiting.clone(),
             cancel: cancel.clone(),
         };
         if offset < descriptor.size || descriptor.size == 0 {
@@ -164,7 +173,7 @@ impl BlobReader {
     async fn request(&self) -> Result<Answer, TransferError> {
         match &self.source {
             Source::Registry(repository, login) => {
-                with_registry(&self.state, repository.domain(), login, true, async |registry: Registry| {
+                with_registry(&self.state, repository.domain(), login, true, &self.waiting, async |registry: Registry| {
                     let url = registry.repository_url(repository, &format!("blobs/{}", self.digest))?;
                     let scopes = [scope(repository, "pull")];
                     let answer = registry.send(&self.call(url), &scopes).await?;
@@ -315,10 +324,10 @@ impl BlobReader {
         loop {
             self.pump = None;
             self.tries += 1;
-            let pause: Option<Duration> = exchange::pause(&self.state.config.timing, self.tries, None);
+            let pause: Option<Duration> = exchange::download_pause(&self.state.config.timing, self.tries);
             let Some(pause) = pause else { return Err(problem) };
             tracing::debug!(digest = %self.digest, position = self.position, %problem, "taking up a broken transfer");
-            if self.cancel.wait_timeout(pause) {
+            if !self.waiting.rest_blocking(pause, &self.cancel) {
                 return Err(TransferError::Cancelled);
             }
             match self.connect() {

@@ -10,6 +10,7 @@ use sampan_oci::{Descriptor, Digest, Reference};
 use crate::registry::{Registry, with_registry};
 use crate::state::State;
 use crate::upload::Content;
+use crate::waiting::Waiting;
 use crate::{
     BlobReader, Config, FetchRequest, Fetched, FetchedManifest, Login, LoginAnswer, SearchItem, TransferError, blob, fetch, lists, login,
     manifest, referrers, search, upload,
@@ -22,7 +23,13 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Client {
     state: Arc<State>,
+    waiting: Waiting,
 }
+
+/// Work that a mirror can do too.
+const MIRRORS_TOO: bool = true;
+/// Work for the registry itself: changes, and lists that must be complete.
+const ITSELF: bool = false;
 
 /// Runs a future on the calling thread until it is done or the token is cancelled, whatever it waits for.
 pub(crate) fn block<T>(state: &State, cancel: &Cancel, work: impl Future<Output = Result<T, TransferError>>) -> Result<T, TransferError> {
@@ -48,7 +55,13 @@ impl Client {
     /// # Errors
     /// [`TransferError::Configuration`] where a mirror, a proxy or an insecure registry cannot be understood.
     pub fn new(handle: tokio::runtime::Handle, config: Config) -> Result<Self, TransferError> {
-        Ok(Self { state: Arc::new(State::new(handle, config)?) })
+        Ok(Self { state: Arc::new(State::new(handle, config)?), waiting: Waiting::default() })
+    }
+
+    /// The same client, which tells how many seconds of each pause before another try are left.
+    #[must_use]
+    pub fn telling(&self, tell: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self { state: Arc::clone(&self.state), waiting: Waiting::new(tell) }
     }
 
     /// Fetches a manifest or an index by its digest, or by its tag (`latest` where there is neither).
@@ -56,7 +69,7 @@ impl Client {
     /// # Errors
     /// [`TransferError::ManifestUnknown`], [`TransferError::PullDenied`] and all the others.
     pub fn manifest(&self, reference: &Reference, login: &Login, cancel: &Cancel) -> Result<FetchedManifest, TransferError> {
-        self.pull(reference, login, cancel, async |registry| manifest::fetch(&registry, reference).await)
+        self.at(reference.domain(), MIRRORS_TOO, login, cancel, async |registry| manifest::fetch(&registry, reference).await)
     }
 
     /// Asks which manifest a tag or digest names, without its bytes; `None` where the registry has none.
@@ -64,7 +77,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn head_manifest(&self, reference: &Reference, login: &Login, cancel: &Cancel) -> Result<Option<Descriptor>, TransferError> {
-        self.pull(reference, login, cancel, async |registry| {
+        self.at(reference.domain(), MIRRORS_TOO, login, cancel, async |registry| {
             let found = manifest::head(&registry, reference).await?;
             // What a mirror does not have the registry itself may have.
             if found.is_none() && registry.endpoint.mirror {
@@ -89,7 +102,7 @@ impl Client {
         login: &Login,
         cancel: &Cancel,
     ) -> Result<BlobReader, TransferError> {
-        BlobReader::open(&self.state, repository, descriptor, offset, login, cancel)
+        BlobReader::open(&self.state, repository, descriptor, offset, login, (&self.waiting, cancel))
     }
 
     /// Opens a blob at one of the addresses that a foreign layer names, in turn. No credentials are sent there.
@@ -103,7 +116,7 @@ impl Client {
         offset: u64,
         cancel: &Cancel,
     ) -> Result<BlobReader, TransferError> {
-        BlobReader::open_foreign(&self.state, urls, descriptor, offset, cancel)
+        BlobReader::open_foreign(&self.state, urls, descriptor, offset, (&self.waiting, cancel))
     }
 
     /// Opens a file at an address that a user named. No registry's certificates or credentials are sent there.
@@ -138,7 +151,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn has_blob(&self, repository: &Reference, digest: &Digest, login: &Login, cancel: &Cancel) -> Result<Option<u64>, TransferError> {
-        self.direct(repository, login, cancel, async |registry| upload::has(&registry, repository, digest).await)
+        self.at(repository.domain(), ITSELF, login, cancel, async |registry| upload::has(&registry, repository, digest).await)
     }
 
     /// Asks the registry to take a blob over from another of its repositories; `false` where it wants an upload instead.
@@ -156,7 +169,7 @@ impl Client {
         if from.domain() != repository.domain() {
             return Ok(false);
         }
-        self.direct(repository, login, cancel, async |registry| upload::mount(&registry, repository, digest, from).await)
+        self.at(repository.domain(), ITSELF, login, cancel, async |registry| upload::mount(&registry, repository, digest, from).await)
     }
 
     /// Sends a blob.
@@ -178,7 +191,7 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<(), TransferError> {
         let content = Content { digest, size, open, progress };
-        self.direct(repository, login, cancel, async |registry| upload::put(&registry, repository, &content).await)
+        self.at(repository.domain(), ITSELF, login, cancel, async |registry| upload::put(&registry, repository, &content).await)
     }
 
     /// Sends a manifest under the reference's digest, or under its tag. Says which digest the registry gave it.
@@ -193,7 +206,7 @@ impl Client {
         login: &Login,
         cancel: &Cancel,
     ) -> Result<Digest, TransferError> {
-        self.direct(reference, login, cancel, async |registry| manifest::put(&registry, reference, media_type, bytes).await)
+        self.at(reference.domain(), ITSELF, login, cancel, async |registry| manifest::put(&registry, reference, media_type, bytes).await)
     }
 
     /// Deletes a manifest by its digest, or a tag.
@@ -201,7 +214,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn delete_manifest(&self, reference: &Reference, login: &Login, cancel: &Cancel) -> Result<(), TransferError> {
-        self.direct(reference, login, cancel, async |registry| manifest::delete(&registry, reference).await)
+        self.at(reference.domain(), ITSELF, login, cancel, async |registry| manifest::delete(&registry, reference).await)
     }
 
     /// Lists the tags of a repository, in the registry's order.
@@ -209,7 +222,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn tags(&self, repository: &Reference, login: &Login, cancel: &Cancel) -> Result<Vec<String>, TransferError> {
-        self.direct(repository, login, cancel, async |registry| lists::tags(&registry, repository).await)
+        self.at(repository.domain(), ITSELF, login, cancel, async |registry| lists::tags(&registry, repository).await)
     }
 
     /// Lists the repositories of a registry, at most so many.
@@ -217,7 +230,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn catalog(&self, host: &str, limit: usize, login: &Login, cancel: &Cancel) -> Result<Vec<String>, TransferError> {
-        self.ask(host, login, cancel, async |registry| lists::catalog(&registry, limit).await)
+        self.at(login::domain_of(host), ITSELF, login, cancel, async |registry| lists::catalog(&registry, limit).await)
     }
 
     /// Lists what refers to a manifest: signatures, lists of contents. Registries without that list are asked for the tag that
@@ -233,7 +246,9 @@ impl Client {
         login: &Login,
         cancel: &Cancel,
     ) -> Result<Vec<Descriptor>, TransferError> {
-        self.direct(repository, login, cancel, async |registry| referrers::list(&registry, repository, digest, artifact_type).await)
+        self.at(repository.domain(), ITSELF, login, cancel, async |registry| {
+            referrers::list(&registry, repository, digest, artifact_type).await
+        })
     }
 
     /// Proves a login to a registry (`docker.io`, `HOST[:PORT]`, or Docker Hub's `https://index.docker.io/v1/`).
@@ -241,7 +256,7 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn login(&self, host: &str, login: &Login, cancel: &Cancel) -> Result<LoginAnswer, TransferError> {
-        self.ask(host, login, cancel, async |registry| login::prove(&registry).await)
+        self.at(login::domain_of(host), ITSELF, login, cancel, async |registry| login::prove(&registry).await)
     }
 
     /// Searches a registry: by its search API, or where it has none by filtering its catalog.
@@ -249,39 +264,18 @@ impl Client {
     /// # Errors
     /// [`TransferError`].
     pub fn search(&self, host: &str, term: &str, limit: usize, login: &Login, cancel: &Cancel) -> Result<Vec<SearchItem>, TransferError> {
-        self.ask(host, login, cancel, async |registry| search::search(&registry, term, limit).await)
+        self.at(login::domain_of(host), ITSELF, login, cancel, async |registry| search::search(&registry, term, limit).await)
     }
 
-    /// Work that a mirror can do too.
-    fn pull<T>(
+    /// Work for a registry: with [`MIRRORS_TOO`] its mirrors do it first.
+    fn at<T>(
         &self,
-        reference: &Reference,
+        domain: &str,
+        with_mirrors: bool,
         login: &Login,
         cancel: &Cancel,
         work: impl AsyncFnMut(Registry) -> Result<T, TransferError>,
     ) -> Result<T, TransferError> {
-        block(&self.state, cancel, with_registry(&self.state, reference.domain(), login, true, work))
-    }
-
-    /// Work for the registry itself: changes, and lists that must be complete.
-    fn direct<T>(
-        &self,
-        reference: &Reference,
-        login: &Login,
-        cancel: &Cancel,
-        work: impl AsyncFnMut(Registry) -> Result<T, TransferError>,
-    ) -> Result<T, TransferError> {
-        block(&self.state, cancel, with_registry(&self.state, reference.domain(), login, false, work))
-    }
-
-    /// Work for a registry as clients name it.
-    fn ask<T>(
-        &self,
-        host: &str,
-        login: &Login,
-        cancel: &Cancel,
-        work: impl AsyncFnMut(Registry) -> Result<T, TransferError>,
-    ) -> Result<T, TransferError> {
-        block(&self.state, cancel, with_registry(&self.state, login::domain_of(host), login, false, work))
+        block(&self.state, cancel, with_registry(&self.state, domain, login, with_mirrors, &self.waiting, work))
     }
 }

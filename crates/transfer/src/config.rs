@@ -52,6 +52,8 @@ pub struct Timing {
     pub stall: Duration,
     /// How often a request is tried in all.
     pub attempts: u32,
+    /// How often the download of a blob is tried without progress.
+    pub download_attempts: u32,
     /// The first pause between two tries; each further one is twice as long.
     pub pause: Duration,
     /// The longest pause, also where `Retry-After` asks for more.
@@ -64,6 +66,7 @@ impl Default for Timing {
             connect: Duration::from_secs(15),
             stall: Duration::from_secs(60),
             attempts: 5,
+            download_attempts: 5,
             pause: Duration::from_millis(500),
             longest_pause: Duration::from_secs(60),
         }

@@ -229,16 +229,22 @@ pub(crate) fn is_passing(status: StatusCode) -> bool {
 
 /// The pause before the next try; `None` where there is none.
 pub(crate) fn pause(timing: &Timing, tries: u32, answer: Option<&Answer>) -> Option<Duration> {
-    if tries >= timing.attempts.max(1) {
-        return None;
-    }
+    (tries < timing.attempts.max(1)).then(|| any_pause(timing, tries, answer))
+}
+
+/// The same for the next try of a download.
+pub(crate) fn download_pause(timing: &Timing, tries: u32) -> Option<Duration> {
+    (tries < timing.download_attempts.max(1)).then(|| any_pause(timing, tries, None))
+}
+
+fn any_pause(timing: &Timing, tries: u32, answer: Option<&Answer>) -> Duration {
     let doubled = timing.pause.saturating_mul(1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX));
     // Between three quarters and five quarters, so that many clients do not come back together.
     let mut random = [0_u8; 1];
     let jitter = if getrandom::fill(&mut random).is_ok() { f64::from(random[0]) / 510.0 } else { 0.25 };
     let own = doubled.min(timing.longest_pause).mul_f64(0.75 + jitter);
     let asked = answer.and_then(Answer::retry_after).unwrap_or_default();
-    Some(own.max(asked).min(timing.longest_pause))
+    own.max(asked).min(timing.longest_pause)
 }
 
 /// Decides whether a redirect may be followed, and where it leads. Any userinfo in it is dropped.

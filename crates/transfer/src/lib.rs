@@ -34,6 +34,7 @@ mod token;
 mod types;
 mod upload;
 mod validity;
+mod waiting;
 
 pub use blob::BlobReader;
 pub use client::Client;

@@ -49,7 +49,7 @@ pub(crate) async fn prove(registry: &Registry) -> Result<LoginAnswer, TransferEr
             let line = refusal::status_line(status.as_u16());
             return Err(TransferError::LoginFailed { url: exchange::shown(&call.url), status: line, code: status.as_u16() });
         };
-        tokio::time::sleep(pause).await;
+        registry.waiting.rest(pause).await;
     }
 }
 

@@ -16,6 +16,7 @@ use crate::config::Login;
 use crate::endpoint::Endpoint;
 use crate::exchange::{self, Answer, Call, Failed, REDIRECTS};
 use crate::state::{Known, State, lock};
+use crate::waiting::Waiting;
 use crate::{TransferError, token};
 
 /// A registry that answered.
@@ -25,6 +26,8 @@ pub(crate) struct Registry {
     pub(crate) endpoint: Endpoint,
     pub(crate) http: reqwest::Client,
     pub(crate) login: Login,
+    /// Who is told of pauses.
+    pub(crate) waiting: Waiting,
     /// What it wants; a later answer may say it better than the first. Not remembered beyond this piece of work, as a registry
     /// may ask for proofs for some repositories only.
     challenges: Arc<Mutex<Arc<Vec<Challenge>>>>,
@@ -43,11 +46,11 @@ struct Proof {
 
 impl Registry {
     /// Makes contact with an address.
-    pub(crate) async fn open(state: &Arc<State>, endpoint: Endpoint, login: &Login) -> Result<Self, Failed> {
+    pub(crate) async fn open(state: &Arc<State>, endpoint: Endpoint, login: &Login, waiting: &Waiting) -> Result<Self, Failed> {
         let http = state.http(&endpoint)?;
         // What is meant for Docker Hub is not meant for its mirrors.
         let login = if endpoint.mirror { Login::default() } else { login.clone() };
-        let registry = Self { state: Arc::clone(state), endpoint, http, login, challenges: Arc::default() };
+        let registry = Self { state: Arc::clone(state), endpoint, http, login, waiting: waiting.clone(), challenges: Arc::default() };
         let challenges = match state.known(&registry.endpoint) {
             Some(Known::Reached(challenges)) => challenges,
             _ => registry.ping().await?,
@@ -82,7 +85,7 @@ impl Registry {
                         self.state.learn(&self.endpoint, Some(Known::Unreachable));
                         return Err(failed);
                     };
-                    tokio::time::sleep(pause).await;
+                    self.waiting.rest(pause).await;
                 }
             }
         }
@@ -113,7 +116,7 @@ impl Registry {
                 }
                 return outcome;
             };
-            tokio::time::sleep(pause).await;
+            self.waiting.rest(pause).await;
         }
     }
 
@@ -286,6 +289,7 @@ pub(crate) async fn with_registry<T>(
     domain: &str,
     login: &Login,
     with_mirrors: bool,
+    waiting: &Waiting,
     mut work: impl AsyncFnMut(Registry) -> Result<T, TransferError>,
 ) -> Result<T, TransferError> {
     let mut endpoints = state.endpoints(domain, with_mirrors).await?;
@@ -294,7 +298,7 @@ pub(crate) async fn with_registry<T>(
     let mut last = None;
     for endpoint in endpoints {
         let is_mirror = endpoint.mirror;
-        match Registry::open(state, endpoint, login).await {
+        match Registry::open(state, endpoint, login, waiting).await {
             Err(failed) if matches!(failed.error, TransferError::Transport { .. }) || is_mirror => last = Some(failed.error),
             Err(failed) => return Err(failed.error),
             Ok(registry) => match work(registry).await {

@@ -214,7 +214,7 @@ impl Registry {
                 Err(failed) => (Err(failed.error), exchange::pause(timing, tries, None)),
             };
             let Some(wait) = wait else { return outcome };
-            tokio::time::sleep(wait).await;
+            self.waiting.rest(wait).await;
         }
     }
 

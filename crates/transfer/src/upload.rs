@@ -148,7 +148,7 @@ pub(crate) async fn put(registry: &Registry, repository: &Reference, content: &C
                 let Some(pause) = exchange::pause(timing, tries, None) else { return Err(error) };
                 let pause = pause.max(asked.unwrap_or_default()).min(timing.longest_pause);
                 tracing::debug!(digest = %content.digest, problem = %error, "an upload begins anew");
-                tokio::time::sleep(pause).await;
+                registry.waiting.rest(pause).await;
             }
         }
     }

@@ -335,6 +335,12 @@ fn shown_seconds(seconds: f64) -> String {
     format!("{:.1}s", seconds.max(0.0))
 }
 
+/// The same for a text of several lines.
+#[must_use]
+pub fn clean_lines(text: &str) -> String {
+    text.split('\n').map(clean).collect::<Vec<_>>().join("\n")
+}
+
 /// Without colours, control characters and what turns the direction of writing; tabs become blanks.
 fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -7,9 +7,10 @@ use std::os::fd::OwnedFd;
 use sampan_base::Cancel;
 use sampan_gotext::ignore::Ignore;
 
+use super::folder::Folder;
 use super::select::{Selected, excludes};
 use super::source::{Node, NodeKind, Source, join};
-use super::target::{Content, Owner, Target, place};
+use super::target::{Content, NewFile, Owner, Target, place};
 use super::unpack::{is_archive, unpack};
 use crate::plan::{Copy, FileAction, Mode, Unpack};
 use crate::run::BuildError;
@@ -84,7 +85,8 @@ fn write(
     let parent_mode = if let Mode::Octal(mode) = mode { *mode } else { 0o755 };
     let folder = target.directory(&folder, parent_mode, owner).map_err(fail)?;
     let node = plain(NodeKind::File, now, content.len() as u64);
-    target.file(&folder, &name, &mut Content::Bytes(content), &node, changed(mode, &node), owner).map_err(fail)
+    let new = NewFile { node: &node, mode: changed(mode, &node), owner, hash: None };
+    target.file(&folder, &name, &mut Content::Bytes(content), &new).map_err(fail)
 }
 
 fn plain(kind: NodeKind, mtime: (i64, u32), size: u64) -> Node {
@@ -178,7 +180,7 @@ struct Copier<'a> {
 
 /// A directory being filled.
 struct Level {
-    folder: OwnedFd,
+    folder: Folder,
     pending: std::vec::IntoIter<Node>,
     /// Path below what was selected.
     below: Vec<u8>,
@@ -231,7 +233,7 @@ impl<'a> Copier<'a> {
                 let file = self.source.open(&one.node).map_err(&fail)?;
                 if is_archive(&file) {
                     let place = self.target.directory(&folder, 0o755, parent_owner).map_err(&fail)?;
-                    unpack(file, &place, self.owner, self.cancel)?;
+                    unpack(file, self.target.writable(&place).map_err(&fail)?, self.owner, self.cancel)?;
                     continue;
                 }
             }
@@ -265,7 +267,9 @@ impl<'a> Copier<'a> {
         while let Some(level) = levels.last_mut() {
             self.cancel.check().map_err(|_| BuildError::Cancelled)?;
             let Some(child) = level.pending.next() else {
-                rustix::fs::futimens(&level.folder, &super::target::times(level.mtime)).map_err(|error| fail(error.into()))?;
+                if let Some(made) = level.folder.made() {
+                    rustix::fs::futimens(made, &super::target::times(level.mtime)).map_err(|error| fail(error.into()))?;
+                }
                 levels.pop();
                 continue;
             };
@@ -292,7 +296,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Copies what is no directory.
-    fn single(&mut self, folder: &OwnedFd, name: &[u8], node: &Node) -> io::Result<()> {
+    fn single(&mut self, folder: &Folder, name: &[u8], node: &Node) -> io::Result<()> {
         let (owner, mode) = (self.owner_of(node), self.mode_of(node));
         if node.kind != NodeKind::File {
             return self.target.special(folder, name, node, mode, owner);
@@ -300,12 +304,14 @@ impl<'a> Copier<'a> {
         if let Some(first) = node.identity.and_then(|identity| self.names.get(&identity)) {
             return self.target.same((&first.0, &first.1), folder, name);
         }
-        let file = self.source.open(node)?;
-        self.target.file(folder, name, &mut Content::File(file), node, mode, owner)?;
+        // Contexts know the hashes of their files; another stage's files would have to be read.
+        let hash = if self.target.wants_hashes() && !self.source.has_owners() { Some(self.source.content(node)?) } else { None };
+        let open = || self.source.open(node);
+        self.target.file(folder, name, &mut Content::File(&open), &NewFile { node, mode, owner, hash })?;
         if let Some(identity) = node.identity
             && self.names.len() < 256
         {
-            self.names.insert(identity, (folder.try_clone()?, name.to_vec()));
+            self.names.insert(identity, (self.target.writable(folder)?.try_clone()?, name.to_vec()));
         }
         Ok(())
     }

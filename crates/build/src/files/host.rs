@@ -3,6 +3,9 @@
 //!
 //! The index trusts a file whose change time lies well before the moment it was hashed, as git does. The folder may change while
 //! it is read: who copies from it compares digests afterwards.
+//!
+//! Whatever is looked at is looked at as the user who handed the folder over ([`Reader::look`]): what that user may not read is not
+//! read. So there is one index for each user, and a file is opened even where its hash is known.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -16,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use sampan_gotext::ignore::Ignore;
 use sampan_sys::dir;
+use sampan_sys::user::Reader;
 
 use super::source::{Node, NodeKind, Source, hash, join};
 
@@ -74,6 +78,7 @@ fn load(path: &Path) -> HashMap<Stamp, [u8; 32]> {
 #[derive(Debug)]
 pub(crate) struct HostTree {
     root: OwnedFd,
+    reader: Reader,
     /// Where the folder is: what links lead to is known by its path.
     place: Vec<u8>,
     ignore: Ignore,
@@ -86,15 +91,19 @@ fn real_path(place: &OwnedFd) -> io::Result<Vec<u8>> {
 }
 
 impl HostTree {
-    /// A folder; its index is kept in a folder of ours.
-    pub(crate) fn open(root: OwnedFd, indexes: &Path) -> io::Result<Self> {
+    /// A folder as a user sees it; its index is kept in a folder of ours.
+    pub(crate) fn open(root: OwnedFd, reader: Reader, indexes: &Path) -> io::Result<Self> {
         if FileType::from_raw_mode(rustix::fs::fstat(&root)?.st_mode) != FileType::Directory {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let place = real_path(&root)?;
-        let file = indexes.join(blake3::hash(&place).to_hex().as_str());
+        let mut key = place.clone();
+        if !reader.is_root() {
+            key.extend_from_slice(format!("\0{}", reader.uid()).as_bytes());
+        }
+        let file = indexes.join(blake3::hash(&key).to_hex().as_str());
         let index = Mutex::new(Index { known: load(&file), ..Index::default() });
-        Ok(Self { root, place, ignore: Ignore::default(), index, file })
+        Ok(Self { root, reader, place, ignore: Ignore::default(), index, file })
     }
 
     /// Leaves out what patterns of `.dockerignore` match.
@@ -192,6 +201,7 @@ impl HostTree {
 
 impl Source for HostTree {
     fn find(&self, path: &[u8], follow: bool) -> io::Result<Option<Node>> {
+        let _look = self.reader.look()?;
         let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
         let place = match dir::open_in(self.root.as_fd(), path, flags) {
             Ok(place) => place,
@@ -205,6 +215,7 @@ impl Source for HostTree {
     }
 
     fn children(&self, directory: &Node) -> io::Result<Vec<Node>> {
+        let _look = self.reader.look()?;
         let folder = dir::open_plain_in(self.root.as_fd(), &directory.path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut out = Vec::new();
         for (name, _) in self.names(&directory.path)? {
@@ -219,12 +230,16 @@ impl Source for HostTree {
     }
 
     fn open(&self, file: &Node) -> io::Result<File> {
+        let _look = self.reader.look()?;
         let (folder, name) = super::source::split(&file.path);
         let folder = dir::open_plain_in(self.root.as_fd(), folder, OFlags::PATH | OFlags::DIRECTORY)?;
         Ok(dir::open_regular(folder.as_fd(), OsStr::from_bytes(name))?.into())
     }
 
     fn content(&self, file: &Node) -> io::Result<[u8; 32]> {
+        let _look = self.reader.look()?;
+        // Knowing a file from before is no right to it now.
+        let opened = if self.reader.is_root() { None } else { Some(self.open(file)?) };
         let stat = rustix::fs::statat(&self.root, OsStr::from_bytes(&file.path), AtFlags::SYMLINK_NOFOLLOW)?;
         let lock = || self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let before = stamp(&stat);
@@ -236,7 +251,7 @@ impl Source for HostTree {
             }
         }
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |span| span.as_nanos());
-        let open = self.open(file)?;
+        let open = opened.map_or_else(|| self.open(file), Ok)?;
         let same = stamp(&rustix::fs::fstat(&open)?) == before;
         let hash = hash(&open, before[4])?;
         let calm = i128::try_from(now).unwrap_or(0) - i128::from(before[2]) > RACY;

@@ -18,6 +18,8 @@ use crate::run::BuildError;
 
 /// Most entries of a context.
 const MOST: usize = 1_000_000;
+/// Most bytes that names, links and attributes of a context take in memory: a small archive can name much.
+const MOST_HELD: usize = 1 << 30;
 /// Files up to here are hashed before they are written.
 const SMALL: u64 = 1 << 20;
 /// Links that are followed on one way.
@@ -171,6 +173,9 @@ struct Entry {
 pub(crate) struct MemoryTree {
     mirror: std::sync::Arc<Mirror>,
     entries: BTreeMap<Vec<u8>, Entry>,
+    /// About how many bytes the entries take, and how many they may.
+    held: usize,
+    most_held: usize,
 }
 
 /// A directory that the stream does not describe: made now.
@@ -212,7 +217,7 @@ impl MemoryTree {
     /// A tree without files.
     pub(crate) fn empty(mirror: std::sync::Arc<Mirror>) -> Self {
         let root = Entry { node: implied(Vec::new()), hash: [0; 32], names: Vec::new() };
-        Self { mirror, entries: BTreeMap::from([(Vec::new(), root)]) }
+        Self { mirror, entries: BTreeMap::from([(Vec::new(), root)]), held: 0, most_held: MOST_HELD }
     }
 
     /// A tree of one file, whose content the mirror has.
@@ -220,28 +225,30 @@ impl MemoryTree {
         let mut tree = Self::empty(mirror);
         let path = name.as_bytes().to_vec();
         let node = Node { kind: NodeKind::File, mode: 0o600, size, mtime: (mtime, 0), ..directory(path.clone()) };
+        if let Some(root) = tree.entries.get_mut(&b""[..]) {
+            root.names.push(path.clone());
+        }
         tree.entries.insert(path, Entry { node, hash, names: Vec::new() });
-        tree.settle();
         tree
     }
 }
 
 /// Reads a context from a tar stream. Devices are left out; a path or a hard link that leads out fails.
 pub(crate) fn read_tar(stream: impl Read, mirror: std::sync::Arc<Mirror>, cancel: &Cancel) -> Result<MemoryTree, BuildError> {
-    let mut tree = MemoryTree::empty(mirror);
+    fill(MemoryTree::empty(mirror), stream, cancel)
+}
+
+fn fill(mut tree: MemoryTree, stream: impl Read, cancel: &Cancel) -> Result<MemoryTree, BuildError> {
     let mut reader = Reader::new(stream);
     while let Some(header) = reader.next_entry().map_err(|error| BuildError::context(&error))? {
         cancel.check().map_err(|_| BuildError::Cancelled)?;
-        if tree.entries.len() > MOST {
-            return Err(BuildError::invalid(format!("the build context has more than {MOST} files: use a .dockerignore file")));
-        }
         let out = || BuildError::invalid(format!("forbidden path outside the build context: {}", shown(&header.path)));
         let path = clean(&header.path).ok_or_else(out)?;
         tree.add(path, &header, &mut reader)?;
     }
     // What comes behind the end is read, so that the sender sees no broken pipe.
     io::copy(&mut reader.into_inner(), &mut io::sink()).map_err(|error| BuildError::context(&error))?;
-    tree.settle();
+    tree.settle()?;
     Ok(tree)
 }
 
@@ -293,17 +300,29 @@ impl MemoryTree {
                 self.entries.remove(&key);
             }
         }
-        self.entries.insert(path, Entry { node, hash, names: Vec::new() });
+        self.insert(node, hash)
+    }
+
+    /// Adds an entry, unless there are too many or they take too much room.
+    fn insert(&mut self, node: Node, hash: [u8; 32]) -> Result<(), BuildError> {
+        // The path stands in the key, in the node, and its last part in the folder's list.
+        let attributes: usize = node.xattrs.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
+        self.held += 3 * node.path.len() + node.link.len() + attributes + size_of::<Entry>();
+        if self.held > self.most_held || self.entries.len() > MOST {
+            let text = format!("the build context has more than {MOST} files, or their names are too long: use a .dockerignore file");
+            return Err(BuildError::invalid(text));
+        }
+        self.entries.insert(node.path.clone(), Entry { node, hash, names: Vec::new() });
         Ok(())
     }
 
     /// Makes missing parents, and lists the names of directories.
-    fn settle(&mut self) {
+    fn settle(&mut self) -> Result<(), BuildError> {
         let paths: Vec<Vec<u8>> = self.entries.keys().cloned().collect();
         for path in &paths {
             let mut folder = split(path).0;
             while !folder.is_empty() && self.entries.get(folder).is_none_or(|entry| entry.node.kind != NodeKind::Directory) {
-                self.entries.insert(folder.to_vec(), Entry { node: implied(folder.to_vec()), hash: [0; 32], names: Vec::new() });
+                self.insert(implied(folder.to_vec()), [0; 32])?;
                 folder = split(folder).0;
             }
         }
@@ -314,6 +333,7 @@ impl MemoryTree {
                 entry.names.push(name.to_vec());
             }
         }
+        Ok(())
     }
 
     /// Removes those of some paths that patterns match.
@@ -382,5 +402,40 @@ impl Source for MemoryTree {
 
     fn has_owners(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sampan_archive::tar::Writer;
+
+    use super::*;
+
+    fn read(headers: &[Header], most_held: usize) -> Result<MemoryTree, BuildError> {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = Arc::new(Mirror::open(folder.path()).unwrap());
+        let mut writer = Writer::new(Vec::new());
+        headers.iter().for_each(|header| writer.append(header, &mut &b""[..]).unwrap());
+        let bytes = writer.finish().unwrap();
+        fill(MemoryTree { most_held, ..MemoryTree::empty(mirror) }, &bytes[..], &Cancel::new())
+    }
+
+    #[test]
+    fn a_small_archive_takes_no_large_memory() {
+        // Each of these paths names two thousand directories.
+        let deep: Vec<Header> = (0..10).map(|number| Header::new(Kind::File, format!("{number}{}", "/a".repeat(2000)))).collect();
+        let noted = |name: usize| {
+            let mut header = Header::new(Kind::File, name.to_string());
+            header.xattrs = (0..15).map(|number| (format!("user.{number}"), vec![b'x'; 60_000])).collect();
+            header
+        };
+        let noted: Vec<Header> = (0..10).map(noted).collect();
+        let most = 4 << 20;
+        for headers in [&deep, &noted] {
+            assert!(read(headers, most).unwrap_err().to_string().contains("use a .dockerignore file"));
+        }
+        assert_eq!(read(&deep[..1], 32 << 20).unwrap().entries.len(), 2002);
     }
 }

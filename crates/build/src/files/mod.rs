@@ -3,6 +3,8 @@
 //! No path is ever resolved by the kernel outside the root that it belongs to.
 
 mod apply;
+mod earlier;
+mod folder;
 mod host;
 mod memory;
 mod select;
@@ -11,6 +13,8 @@ mod target;
 mod unpack;
 
 pub(crate) use apply::{Applied, apply};
+pub(crate) use earlier::{Earlier, Record};
+pub(crate) use folder::Merged;
 pub(crate) use host::HostTree;
 pub(crate) use memory::{MemoryTree, Mirror, read_tar};
 pub(crate) use select::{Selected, digest, select};

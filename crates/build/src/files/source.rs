@@ -141,7 +141,7 @@ fn node(path: Vec<u8>, stat: &Stat, place: &OwnedFd) -> io::Result<Option<Node>>
         size: if kind == NodeKind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
         mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
         link,
-        xattrs: if matches!(kind, NodeKind::File | NodeKind::Directory) { xattrs(place)? } else { Vec::new() },
+        xattrs: if matches!(kind, NodeKind::File | NodeKind::Directory) { xattrs(place, &is_kept)? } else { Vec::new() },
         identity: (stat.st_nlink > 1 && kind == NodeKind::File).then_some((stat.st_dev, stat.st_ino)),
         device: stat.st_rdev,
     }))
@@ -152,8 +152,8 @@ pub(crate) fn is_kept(name: &str) -> bool {
     name == "security.capability" || (name.starts_with("user.") && !name.starts_with("user.overlay."))
 }
 
-/// The attributes that images keep.
-fn xattrs(place: &OwnedFd) -> io::Result<Vec<(String, Vec<u8>)>> {
+/// Those attributes of a file that somebody wants.
+pub(super) fn xattrs(place: &OwnedFd, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<(String, Vec<u8>)>> {
     let path = format!("/proc/thread-self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(place));
     let mut list = vec![0_u8; 4096];
     let length = match rustix::fs::listxattr(&path, &mut list[..]) {
@@ -168,7 +168,7 @@ fn xattrs(place: &OwnedFd) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut out = Vec::new();
     for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let Ok(name) = std::str::from_utf8(name) else { continue };
-        if !is_kept(name) {
+        if !wanted(name) {
             continue;
         }
         let mut value = vec![0_u8; 64 * 1024];

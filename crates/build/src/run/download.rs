@@ -15,7 +15,9 @@ use sampan_oci::Digest;
 use sampan_transfer::{FetchRequest, Fetched, TransferError};
 use serde::{Deserialize, Serialize};
 
-use super::builder::{Builder, LONGEST, Run};
+use super::build::Run;
+use super::builder::Builder;
+use super::context::LONGEST;
 use super::error::BuildError;
 use super::file::Opened;
 use super::key::hash;

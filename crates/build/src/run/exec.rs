@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sampan_sandbox::{Network as SandboxNetwork, StepBind, StepRequest};
 
-use super::builder::Run;
+use super::build::Run;
 use super::chain::Link;
 use super::error::BuildError;
 use super::event::Event;
@@ -94,7 +94,7 @@ impl Run<'_> {
                 locks.insert(format!("cache {id}"));
             }
         }
-        let _held = locks.iter().map(|lock| self.builder.take_off(lock, &self.cancel)).collect::<Result<Vec<_>, _>>()?;
+        let _held = locks.iter().map(|lock| self.builder.flights.take_off(lock, &self.cancel)).collect::<Result<Vec<_>, _>>()?;
         for (number, mount) in exec.mounts.iter().enumerate() {
             let own = folder.join(format!("mount-{number}"));
             self.mount(mount, &own, &mut request, get)?;
@@ -159,7 +159,7 @@ impl Run<'_> {
         let root = sampan_sys::dir::open(place).map_err(BuildError::io("open a place for a mount"))?;
         let action = FileAction::Copy(Box::new(copy));
         let applied = Applied { action: &action, source: Some(&*opened.source), selected, download: false };
-        apply(&Target::new(root), &[applied], self.now(), &self.cancel)?;
+        apply(&Target::plain(root), &[applied], self.now(), &self.cancel)?;
         Ok(name)
     }
 }

@@ -1,13 +1,14 @@
 //! File operations: what they read, their keys, and their changes of a root.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use super::builder::Run;
+use super::build::Run;
 use super::chain::Link;
 use super::error::BuildError;
 use super::key::{Parts, hash};
-use crate::files::{Applied, Selected, Source, Target, TreeSource, apply, digest, select};
-use crate::plan::{Copy, File, FileAction, Http, Op, OpId};
+use crate::files::{Applied, Earlier, Merged, NodeKind, Record, Selected, Source, Target, TreeSource, apply, digest, select};
+use crate::plan::{Copy, File, FileAction, Http, Op, OpId, Unpack};
 
 /// A source that is open, and the digest of the tree that it shows where that is known without reading it.
 #[derive(Clone)]
@@ -90,8 +91,15 @@ impl Run<'_> {
         Ok((selected, hex::encode(digest)))
     }
 
-    /// Changes the root of a staged folder.
-    pub(crate) fn apply_file(&self, file: &File, target: &Target, get: Get<'_>) -> Result<(), BuildError> {
+    /// Writes what a file operation changes into `upper` of a staged folder. What it copied is given back.
+    pub(crate) fn apply_file(
+        &self,
+        file: &File,
+        link: &Link,
+        folder: &Path,
+        earlier: Option<Earlier>,
+        get: Get<'_>,
+    ) -> Result<Record, BuildError> {
         let opened = copies(&file.actions).map(|copy| self.source(copy.from, get)).collect::<Result<Vec<_>, _>>()?;
         let mut sources = opened.iter();
         let mut applied = Vec::new();
@@ -114,7 +122,24 @@ impl Run<'_> {
             let verb = if copies(&file.actions).any(|copy| copy.add) { "ADD" } else { "COPY" };
             return Err(BuildError::invalid(format!("{verb} failed: no source files were specified")));
         }
-        apply(target, &applied, self.now(), &self.cancel)
+        let unpacks = |one: &Applied<'_>| {
+            let wanted = matches!(one.action, FileAction::Copy(copy) if copy.unpack != Unpack::Never);
+            wanted && one.selected.iter().any(|selected| selected.node.kind == NodeKind::File)
+        };
+        let target = self.target(link, folder, earlier, applied.iter().any(unpacks))?;
+        apply(&target, &applied, self.now(), &self.cancel)?;
+        Ok(target.into_record())
+    }
+
+    /// The root of a step. What an archive does to one is overlay's own business.
+    fn target(&self, link: &Link, folder: &Path, earlier: Option<Earlier>, unpacks: bool) -> Result<Target, BuildError> {
+        let lowers = self.builder.lowers(&link.layers)?;
+        let mount = |folder| self.builder.sandboxes.mount_root(&lowers, folder).map_err(BuildError::io("mount the root of a step"));
+        if unpacks {
+            return Ok(Target::plain(mount(Some(folder))?));
+        }
+        let upper = sampan_sys::dir::open(&folder.join("upper")).map_err(BuildError::io("open the folder of a step"))?;
+        Ok(Target::merged(Merged::new(upper, mount(None)?), earlier))
     }
 }
 

@@ -253,8 +253,9 @@ async fn build(context: Arc<Context>, call: Call) -> Reply {
     } else if token.is_empty() {
         ContextInput::Tar(Box::new(body::reader(call.request.into_body())))
     } else {
-        let folder = context.handover.take(token);
-        ContextInput::Folder(folder.ok_or_else(|| ApiError::invalid("the folder of the build context was not handed over"))?)
+        let handed = context.handover.take(token);
+        let (folder, reader) = handed.ok_or_else(|| ApiError::invalid("the folder of the build context was not handed over"))?;
+        ContextInput::Folder(folder, reader)
     };
     progress::run(move |lines, cancel| run(&context, wish, input, lines, cancel)).await
 }

@@ -1,5 +1,6 @@
 //! The layers of an image that is pulled: which are here, which must come, all of those at once.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek as _};
@@ -114,7 +115,7 @@ impl Shown<'_> {
 
     fn step(&mut self, number: usize, step: Step) {
         if step.status != COMPLETE {
-            return self.say(number, step.status, step.bytes);
+            return self.say(number, &step.status, step.bytes);
         }
         self.rows[number] = Row::Complete;
         while let Some(row) = self.rows.get(self.next).filter(|row| **row != Row::Coming) {
@@ -128,8 +129,13 @@ impl Shown<'_> {
 
 const COMPLETE: &str = "Pull complete";
 
-fn plain(status: &'static str) -> Step {
-    Step { status, bytes: None }
+fn plain(status: impl Into<Cow<'static, str>>) -> Step {
+    Step { status: status.into(), bytes: None }
+}
+
+/// How a pause before another try is shown.
+pub(crate) fn retrying(seconds: u64) -> String {
+    format!("Retrying in {seconds} second{}", if seconds == 1 { "" } else { "s" })
 }
 
 impl Work {
@@ -199,11 +205,13 @@ impl Work {
         *resumed = here > 0;
         let gauge = Gauge::default();
         let meter = Meter { gauge: &gauge, size: descriptor.size, reporter, last: Mutex::new(None) };
+        let told = reporter.clone();
+        let client = self.client.telling(move |seconds| told.report(plain(retrying(seconds))));
         let ask = |offset: u64| -> Result<Box<dyn Read + Send>, ImageError> {
             let reader = if self.blob.urls.is_empty() {
-                self.client.blob(&self.repository, descriptor, offset, &self.login, cancel)
+                client.blob(&self.repository, descriptor, offset, &self.login, cancel)
             } else {
-                self.client.foreign_blob(&self.blob.urls, descriptor, offset, cancel)
+                client.foreign_blob(&self.blob.urls, descriptor, offset, cancel)
             };
             Ok(Box::new(reader.map_err(cancelled)?))
         };
@@ -242,12 +250,12 @@ impl Meter<'_> {
             self.reporter.report(plain("Verifying Checksum"));
             self.reporter.report(plain("Download complete"));
             let unpacked = self.gauge.unpacked.load(Ordering::Relaxed);
-            return self.reporter.report(Step { status: "Extracting", bytes: Some((unpacked, self.size)) });
+            return self.reporter.report(Step { status: "Extracting".into(), bytes: Some((unpacked, self.size)) });
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= TICK) {
             *last = Some(Instant::now());
-            self.reporter.report(Step { status: "Downloading", bytes: Some((fetched, self.size)) });
+            self.reporter.report(Step { status: "Downloading".into(), bytes: Some((fetched, self.size)) });
         }
     }
 }

@@ -16,7 +16,7 @@ use self::choose::Document;
 use crate::{ImageError, Images, now_nanos};
 
 pub(crate) use self::choose::{ImageManifest, LayerBlob};
-pub(crate) use self::layers::cancelled;
+pub(crate) use self::layers::{cancelled, retrying};
 
 /// Largest config that is read.
 const MAX_CONFIG: u64 = 8 << 20;
@@ -92,17 +92,23 @@ impl Images {
         progress: &dyn ProgressSink,
         cancel: &Cancel,
     ) -> Result<Pulled, ImageError> {
-        let fetched = self.client()?.manifest(reference, &options.login, cancel).map_err(cancelled)?;
-        if let Some(digest) = reference.digest() {
-            choose::check_digest(&fetched.bytes, digest)?;
-        }
-        let digest = reference.digest().cloned().unwrap_or_else(|| fetched.digest.clone());
+        let fetched = self.fetch_manifest(reference, options, cancel)?;
+        let digest = fetched.digest.clone();
         let id = if reference.digest().is_some() { reference.familiar() } else { reference.tag().unwrap_or_default().to_owned() };
         let text = format!("Pulling from {}", reference.path());
         progress.report(Progress::About { id, text });
         let found = self.resolve_document(reference, fetched, options, cancel)?;
-        let pulled = self.bring(reference, &digest, &found, options, progress, cancel)?;
-        Ok(pulled)
+        self.bring(reference, &digest, &found, options, progress, cancel)
+    }
+
+    /// Fetches a manifest or an index; under the digest that was asked for, if one was, and then it is what has that digest.
+    fn fetch_manifest(&self, reference: &Reference, options: &PullOptions, cancel: &Cancel) -> Result<FetchedManifest, ImageError> {
+        let mut fetched = self.client()?.manifest(reference, &options.login, cancel).map_err(cancelled)?;
+        if let Some(digest) = reference.digest() {
+            choose::check_digest(&fetched.bytes, digest)?;
+            fetched.digest = digest.clone();
+        }
+        Ok(fetched)
     }
 
     /// Follows indexes to the manifest of one platform.
@@ -124,10 +130,7 @@ impl Images {
                 Document::Index(index) => index,
             };
             let entry = choose::fitting(&index, &platform).into_iter().next().ok_or_else(|| choose::no_match(&platform))?;
-            let by_digest = reference.repository().with_digest(&entry.digest);
-            next = self.client()?.manifest(&by_digest, &options.login, cancel).map_err(cancelled)?;
-            choose::check_digest(&next.bytes, &entry.digest)?;
-            next.digest = entry.digest.clone();
+            next = self.fetch_manifest(&reference.repository().with_digest(&entry.digest), options, cancel)?;
         }
         Err(ImageError::Registry("invalid manifest: indexes are nested too deeply".into()))
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,13 @@ use sampan_archive::{Hashing, gzip_members};
 use sampan_base::{Cancel, Progress};
 use sampan_oci::{DiffId, Digest, Reference, media};
 use sampan_store::{BlobRow, NewBlob};
+use sampan_transfer::Client;
 
 use super::Push;
 use super::manifest::Part;
 use crate::ImageError;
-use crate::pull::cancelled;
+use crate::pull::{cancelled, retrying};
 
-/// How many layers are sent at once: the original's number.
-const AT_ONCE: usize = 5;
 /// How many other repositories are tried.
 const MOST_MOUNTS: usize = 4;
 /// How often the bytes of a layer are reported.
@@ -27,6 +27,7 @@ const TICK: Duration = Duration::from_millis(100);
 impl Push<'_> {
     /// Brings all layers into the registry; gives what its manifest is to say of them, lowest first.
     pub(super) fn layers(&self, layers: &[DiffId], wanted: &[Option<Part>]) -> Result<Vec<Part>, ImageError> {
+        let at_once = self.images.uploads.count();
         let mut order: Vec<usize> = Vec::new();
         for (number, layer) in layers.iter().enumerate().rev() {
             // A layer that is there twice is sent once.
@@ -35,23 +36,29 @@ impl Push<'_> {
             }
             self.say(layer, "Preparing", None);
         }
-        for number in order.iter().skip(AT_ONCE) {
+        for number in order.iter().skip(at_once) {
             self.say(&layers[*number], "Waiting", None);
         }
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let results: Vec<Mutex<Option<Result<Part, ImageError>>>> = layers.iter().map(|_| Mutex::new(None)).collect();
+        let (tell, told) = channel::<(usize, u64)>();
+        let (order, next, failed, results_of) = (&order, &next, &failed, &results);
         std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE.min(order.len()) {
-                scope.spawn(|| {
+            // Pauses are told by the client's own threads, which outlive what is shared here: they send, this one shows.
+            scope.spawn(move || told.into_iter().for_each(|(number, seconds)| self.say(&layers[number], &retrying(seconds), None)));
+            for _ in 0..at_once.min(order.len()) {
+                let tell = tell.clone();
+                scope.spawn(move || {
                     while let Some(number) = order.get(next.fetch_add(1, Ordering::SeqCst)).filter(|_| !failed.load(Ordering::SeqCst)) {
-                        let result = self.layer(&layers[*number], wanted[*number].as_ref());
+                        let result = self.permitted_layer(&layers[*number], wanted[*number].as_ref(), (*number, tell.clone()));
                         if result.is_err() {
                             failed.store(true, Ordering::SeqCst);
                         }
-                        *results[*number].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                        *results_of[*number].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
                     }
                 });
             }
+            drop(tell);
         });
         let mut parts: Vec<Option<Part>> = Vec::new();
         let mut error = None;
@@ -80,9 +87,23 @@ impl Push<'_> {
         self.progress.report(Progress::Part { id: layer.0.short().to_owned(), status: status.into(), current, total });
     }
 
-    /// Brings one layer into the registry, the cheapest way.
-    fn layer(&self, layer: &DiffId, wanted: Option<&Part>) -> Result<Part, ImageError> {
+    /// Brings one layer into the registry when its turn comes: other pushes send too.
+    fn permitted_layer(
+        &self,
+        layer: &DiffId,
+        wanted: Option<&Part>,
+        (number, tell): (usize, Sender<(usize, u64)>),
+    ) -> Result<Part, ImageError> {
+        let _permit = self.images.uploads.take(self.cancel, || self.say(layer, "Waiting", None))?;
         self.cancel.check().map_err(|_| ImageError::Cancelled)?;
+        let client = self.images.client()?.telling(move |seconds| {
+            let _nobody_listens = tell.send((number, seconds));
+        });
+        self.layer(&client, layer, wanted)
+    }
+
+    /// Brings one layer into the registry, the cheapest way.
+    fn layer(&self, client: &Client, layer: &DiffId, wanted: Option<&Part>) -> Result<Part, ImageError> {
         if let Some(part) = wanted.filter(|part| part.is_foreign) {
             self.say(layer, "Skipped foreign layer", None);
             return Ok(part.clone());
@@ -91,17 +112,17 @@ impl Push<'_> {
         // The form of the kept manifest first, then the one that is here.
         known.sort_by_key(|blob| (wanted.is_none_or(|part| part.digest != blob.digest), !blob.kept));
         for blob in &known {
-            if let Some(part) = self.there_already(layer, blob)? {
+            if let Some(part) = self.there_already(client, layer, blob)? {
                 return Ok(part);
             }
         }
         if let Some(blob) = known.iter().find(|blob| blob.kept) {
             let row = self.images.store().layer(layer)?.ok_or_else(|| ImageError::MissingLayer(layer.to_string()))?;
             let path = self.images.store().layer_folder(&row).join("blob");
-            return self.send(layer, &path, part(blob));
+            return self.send(client, layer, &path, part(blob));
         }
         let folder = self.images.store().staging().map_err(ImageError::io("make a staging folder"))?;
-        let result = self.compress_and_send(layer, &folder.join("blob"), &known);
+        let result = self.compress_and_send(client, layer, &folder.join("blob"), &known);
         if let Err(error) = self.images.store().discard(&folder) {
             tracing::warn!(%error, "cannot remove a staging folder");
         }
@@ -109,8 +130,8 @@ impl Push<'_> {
     }
 
     /// Whether the repository has a blob, or can take it over from another one of its registry.
-    fn there_already(&self, layer: &DiffId, blob: &BlobRow) -> Result<Option<Part>, ImageError> {
-        let (client, login, repository) = (self.images.client()?, &self.options.login, self.reference.repository());
+    fn there_already(&self, client: &Client, layer: &DiffId, blob: &BlobRow) -> Result<Option<Part>, ImageError> {
+        let (login, repository) = (&self.options.login, self.reference.repository());
         if client.has_blob(&repository, &blob.digest, login, self.cancel).map_err(cancelled)?.is_some() {
             self.say(layer, "Layer already exists", None);
             return Ok(Some(part(blob)));
@@ -133,7 +154,7 @@ impl Push<'_> {
     }
 
     /// Compresses a layer, once for whoever needs it next, and sends it unless it is there.
-    fn compress_and_send(&self, layer: &DiffId, spool: &Path, known: &[BlobRow]) -> Result<Part, ImageError> {
+    fn compress_and_send(&self, client: &Client, layer: &DiffId, spool: &Path, known: &[BlobRow]) -> Result<Part, ImageError> {
         let new = {
             let _all_processors = self.compressing.lock().unwrap_or_else(PoisonError::into_inner);
             self.compress(layer, spool)?
@@ -141,13 +162,13 @@ impl Push<'_> {
         let part = Part { digest: new.digest.clone(), media_type: new.media_type.clone(), size: new.size, is_foreign: false };
         if !known.iter().any(|blob| blob.digest == new.digest) {
             self.images.store().remember_blob(layer, &new)?;
-            let (client, repository) = (self.images.client()?, self.reference.repository());
+            let repository = self.reference.repository();
             if client.has_blob(&repository, &new.digest, &self.options.login, self.cancel).map_err(cancelled)?.is_some() {
                 self.say(layer, "Layer already exists", None);
                 return Ok(part);
             }
         }
-        self.send(layer, spool, part)
+        self.send(client, layer, spool, part)
     }
 
     fn compress(&self, layer: &DiffId, spool: &Path) -> Result<NewBlob, ImageError> {
@@ -165,7 +186,7 @@ impl Push<'_> {
         Ok(NewBlob { digest, media_type: media::DOCKER_LAYER.into(), size })
     }
 
-    fn send(&self, layer: &DiffId, path: &Path, part: Part) -> Result<Part, ImageError> {
+    fn send(&self, client: &Client, layer: &DiffId, path: &Path, part: Part) -> Result<Part, ImageError> {
         let last: Mutex<Option<Instant>> = Mutex::new(None);
         let progress = |sent: u64| {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,7 +196,7 @@ impl Push<'_> {
             }
         };
         let open = || File::open(path).map(|file| Box::new(file) as Box<dyn Read + Send>);
-        let (client, repository) = (self.images.client()?, self.reference.repository());
+        let repository = self.reference.repository();
         client.put_blob(&repository, &part.digest, part.size, &open, &progress, &self.options.login, self.cancel).map_err(cancelled)?;
         self.say(layer, "Pushed", None);
         Ok(part)

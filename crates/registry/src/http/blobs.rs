@@ -4,7 +4,6 @@ use std::io::Read as _;
 
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
-use sampan_durable::Mapping;
 
 use super::body::{Body, FilePart};
 use super::{Answer, Call, answer, blocking, set, text};
@@ -71,7 +70,7 @@ impl Call<'_> {
             file.read_to_end(&mut bytes)?;
             return Ok(Bytes::from(bytes).slice(start..end).into());
         }
-        Ok(Body::Part(FilePart::new(Mapping::new(&file)?, start..end)))
+        Ok(Body::Part(FilePart::new(file, start..end, self.peer.window.clone())?))
     }
 }
 

@@ -1,15 +1,19 @@
 //! Bodies of answers: nothing, bytes, or a part of a mapped file.
 
+use std::fs::File;
 use std::future::Future as _;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use sampan_durable::Mapping;
 use tokio::task::JoinHandle;
+
+use super::direct::Window;
 
 /// Bytes of a frame.
 const FRAME: usize = 1 << 20;
@@ -29,6 +33,8 @@ pub(crate) enum Body {
 #[derive(Debug)]
 pub(crate) struct FilePart {
     mapping: Mapping,
+    /// Where the connection learns that it is a file.
+    direct: Option<(Window, Arc<File>)>,
     left: Range<usize>,
     /// Ready to be sent up to here.
     warm: usize,
@@ -36,8 +42,14 @@ pub(crate) struct FilePart {
 }
 
 impl FilePart {
-    pub(crate) fn new(mapping: Mapping, range: Range<usize>) -> Self {
-        Self { mapping, warm: range.start, left: range, reading: None }
+    /// A part of a mapped file; where the connection has a window, the file goes out through it.
+    pub(crate) fn new(file: File, range: Range<usize>, window: Option<Window>) -> io::Result<Self> {
+        let mapping = Mapping::new(&file)?;
+        let direct = window.map(|window| (window, Arc::new(file)));
+        if let Some((window, file)) = &direct {
+            window.show(mapping.part(0..usize::MAX), Arc::clone(file));
+        }
+        Ok(Self { mapping, direct, warm: range.start, left: range, reading: None })
     }
 
     /// Waits until the next frame is in memory: a page fault would stop all requests of this thread.
@@ -55,6 +67,14 @@ impl FilePart {
             self.warm = ahead.end;
             let mapping = self.mapping.clone();
             self.reading = Some(tokio::task::spawn_blocking(move || mapping.populate(&ahead)));
+        }
+    }
+}
+
+impl Drop for FilePart {
+    fn drop(&mut self) {
+        if let Some((window, file)) = &self.direct {
+            window.hide(file);
         }
     }
 }

@@ -51,18 +51,8 @@ impl Call<'_> {
     pub(super) fn referrers(&self, repository: &str, subject: &Digest) -> Result<Answer> {
         let count = self.page(REFERRERS_PAGE)?.clamp(1, REFERRERS_PAGE);
         let (last, kind) = (self.query.get("last").unwrap_or_default(), self.query.get("artifactType").filter(|kind| !kind.is_empty()));
-        let mut found = blocking(|| self.registry.store.referrers(repository, subject, kind, last, count + 1))?;
-        let mut more = found.len() > count as usize;
-        found.truncate(count as usize);
-        let mut bytes = 0;
-        let fitting = found.iter().take_while(|one| {
-            bytes += one.annotations.iter().map(|(key, value)| key.len() + value.len() + 8).sum::<usize>() + 400;
-            bytes <= REFERRERS_BYTES
-        });
-        // One is always given, so that a reader comes to the end.
-        let fitting = fitting.count().max(1);
-        more |= found.len() > fitting;
-        found.truncate(fitting);
+        let limits = (count as usize, REFERRERS_BYTES);
+        let (found, more) = blocking(|| self.registry.store.referrers(repository, subject, kind, last, limits))?;
         let next = found.last().filter(|_| more).map(|one| one.digest.clone());
         let mut answer = answer(StatusCode::OK);
         *answer.body_mut() = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": found}).to_string().into();

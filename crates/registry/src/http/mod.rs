@@ -5,6 +5,7 @@
 
 mod blobs;
 mod body;
+mod direct;
 mod lists;
 mod log;
 mod manifests;
@@ -50,6 +51,8 @@ pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     pub(crate) tls: bool,
     pub(crate) log: LogSender,
+    /// What of files goes out directly; none with TLS.
+    pub(crate) window: Option<direct::Window>,
 }
 
 /// A request on its way.
@@ -182,7 +185,7 @@ impl Call<'_> {
         let allowed = match &route {
             Route::Base => known,
             Route::Catalog => self.identity.may_list(),
-            Route::Metrics => is_loopback(self.peer.address) || self.identity.is_admin(),
+            Route::Metrics => self.is_of_this_machine() || self.identity.is_admin(),
             other => other.repository().is_none_or(|name| self.identity.may(needed(&self.method, other), name)),
         };
         if allowed {
@@ -192,6 +195,12 @@ impl Call<'_> {
         let error = RegistryError::new(code);
         // With a token the way to more is another token.
         if self.identity.user.is_some() && !self.identity.has_token() { Err(error) } else { Err(error.status(401)) }
+    }
+
+    /// Whether somebody on this machine asks, and no proxy on it for somebody else.
+    fn is_of_this_machine(&self) -> bool {
+        const PROXIES: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+        is_loopback(self.peer.address) && !PROXIES.iter().any(|name| self.headers.contains_key(*name))
     }
 
     fn no_route(&self, error: &RouteError) -> RegistryError {

@@ -1,4 +1,5 @@
-//! A connection that ends when its peer takes nothing for too long. Reading is watched where bodies are read.
+//! A connection that ends when its peer takes nothing for too long, or does not say at its beginning what it speaks. All later
+//! reading is watched where heads and bodies are read.
 
 use std::future::Future as _;
 use std::io;
@@ -9,6 +10,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+/// Bytes that tell the protocol: the first line of HTTP/2. The shortest request for anything here is longer.
+const OPENING: usize = 24;
+
 /// A stream with a limit on how long a write may stand still.
 #[derive(Debug)]
 pub(crate) struct Patient<S> {
@@ -16,11 +20,14 @@ pub(crate) struct Patient<S> {
     limit: Duration,
     timer: Pin<Box<Sleep>>,
     stuck: bool,
+    /// Bytes of the opening that are missing, and how long they may.
+    opening: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
 impl<S> Patient<S> {
-    pub(crate) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, timer: Box::pin(sleep(limit)), stuck: false }
+    /// Writes may stand still for `limit`; the peer must have begun to speak after `opening`.
+    pub(crate) fn new(stream: S, limit: Duration, opening: Duration) -> Self {
+        Self { stream, limit, timer: Box::pin(sleep(limit)), stuck: false, opening: Some((OPENING, Box::pin(sleep(opening)))) }
     }
 
     /// Begins to count at the first write that stands still, and ends with the first that does not.
@@ -42,7 +49,17 @@ impl<S> Patient<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let Some((missing, timer)) = &mut self.opening else { return outcome };
+        if outcome.is_pending() {
+            return timer.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()));
+        }
+        *missing = missing.saturating_sub(buffer.filled().len() - before);
+        if *missing == 0 {
+            self.opening = None;
+        }
+        outcome
     }
 }
 

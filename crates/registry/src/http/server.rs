@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+use super::direct::{Direct, Window};
 use super::patience::Patient;
 use super::{Peer, Registry, blocking, chain, log, metrics};
 use crate::auth::Auth;
@@ -270,12 +271,16 @@ async fn accept(registry: Arc<Registry>, listener: TcpListener, acceptor: Option
 
 async fn connection(registry: Arc<Registry>, stream: TcpStream, address: IpAddr, acceptor: Option<TlsAcceptor>, watcher: Watcher) {
     drop(stream.set_nodelay(true));
-    let idle = registry.config.limits.idle;
-    let peer = Peer { address, tls: acceptor.is_some(), log: registry.log.sender() };
+    let (idle, head) = (registry.config.limits.idle, registry.config.limits.head);
+    let window = acceptor.is_none().then(Window::default);
+    let peer = Peer { address, tls: acceptor.is_some(), log: registry.log.sender(), window: window.clone() };
     match acceptor {
-        None => serve_stream(registry, Patient::new(stream, idle), peer, watcher).await,
+        None => {
+            let direct = Direct::new(stream, window.unwrap_or_default());
+            serve_stream(registry, Patient::new(direct, idle, head), peer, watcher).await;
+        }
         Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => serve_stream(registry, Patient::new(stream, idle), peer, watcher).await,
+            Ok(Ok(stream)) => serve_stream(registry, Patient::new(stream, idle, head), peer, watcher).await,
             Ok(Err(error)) => tracing::debug!("handshake with {address}: {error}"),
             Err(_) => tracing::debug!("handshake with {address} took too long"),
         },

@@ -8,7 +8,7 @@ use crate::error::{Code, RegistryError, Result};
 use crate::name::{Algorithm, Digest, is_repository};
 use crate::range::parse_content_range;
 use crate::rights::Action;
-use crate::store::{Upload, Writing};
+use crate::store::{STRANGER, Upload, Writing};
 
 /// Bytes that are hashed and written at once.
 const BATCH: usize = 1 << 20;
@@ -41,18 +41,22 @@ impl Call<'_> {
             None => Algorithm::Sha256,
             Some(name) => Algorithm::parse(name).ok_or_else(|| RegistryError::say(Code::DigestInvalid, "unsupported digest algorithm"))?,
         };
-        let owner = self.identity.user.clone().unwrap_or_else(|| self.peer.address.to_canonical().to_string());
-        let upload = blocking(|| store.start_upload(repository, algorithm, &owner))?;
+        let upload = blocking(|| store.start_upload(repository, algorithm, &self.owner()))?;
         Ok(progress(StatusCode::ACCEPTED, repository, &upload))
     }
 
+    /// Whose uploads this client's are.
+    fn owner(&self) -> String {
+        self.identity.user.clone().unwrap_or_else(|| format!("{STRANGER}{}", self.peer.address.to_canonical()))
+    }
+
     pub(super) fn upload_status(&self, repository: &str, id: &str) -> Result<Answer> {
-        let upload = blocking(|| self.registry.store.upload(repository, id))?;
+        let upload = blocking(|| self.registry.store.upload(repository, id, &self.owner()))?;
         Ok(progress(StatusCode::NO_CONTENT, repository, &upload))
     }
 
     pub(super) async fn continue_upload(&mut self, repository: &str, id: &str) -> Result<Answer> {
-        let writing = blocking(|| self.registry.store.write_upload(repository, id))?;
+        let writing = blocking(|| self.registry.store.write_upload(repository, id, &self.owner()))?;
         match self.receive_chunk(writing).await? {
             Ok(writing) => Ok(progress(StatusCode::ACCEPTED, repository, &state(&writing))),
             Err((error, upload)) => Ok(self.out_of_order(&error, repository, &upload)),
@@ -61,7 +65,7 @@ impl Call<'_> {
 
     pub(super) async fn finish_upload(&mut self, repository: &str, id: &str) -> Result<Answer> {
         let digest = self.query.get("digest").and_then(Digest::parse).ok_or_else(bad_digest)?;
-        let writing = blocking(|| self.registry.store.write_upload(repository, id))?;
+        let writing = blocking(|| self.registry.store.write_upload(repository, id, &self.owner()))?;
         match self.receive_chunk(writing).await? {
             Ok(writing) => {
                 blocking(|| self.registry.store.finish_upload(repository, writing, &digest))?;
@@ -73,7 +77,7 @@ impl Call<'_> {
 
     pub(super) fn cancel_upload(&self, repository: &str, id: &str) -> Result<Answer> {
         blocking(|| {
-            let writing = self.registry.store.write_upload(repository, id)?;
+            let writing = self.registry.store.write_upload(repository, id, &self.owner())?;
             self.registry.store.cancel_upload(writing)
         })?;
         Ok(answer(StatusCode::NO_CONTENT))

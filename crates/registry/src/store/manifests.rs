@@ -129,24 +129,42 @@ impl Store {
         if gone == 0 { Err(RegistryError::new(Code::ManifestUnknown).detail(reference.as_str())) } else { Ok(()) }
     }
 
-    /// Manifests about a subject, behind a digest, in the order of digests.
+    /// Manifests about a subject, behind a digest, in the order of digests: at most so many, and one at least of about so many bytes.
+    /// Says whether there are more.
     ///
     /// # Errors
     /// A failing database.
-    pub fn referrers(&self, repository: &str, subject: &Digest, kind: Option<&str>, last: &str, limit: u32) -> Result<Vec<Referrer>> {
+    pub fn referrers(
+        &self,
+        repository: &str,
+        subject: &Digest,
+        kind: Option<&str>,
+        last: &str,
+        (limit, bytes): (usize, usize),
+    ) -> Result<(Vec<Referrer>, bool)> {
         const QUERY: &str =
             "SELECT manifest.media_type, manifest.digest, length(manifest.body), manifest.artifact_type, manifest.annotations
             FROM repo JOIN manifest ON manifest.repo = repo.id
             WHERE repo.name = ?1 AND manifest.subject = ?2 AND manifest.digest > ?3 AND (?4 IS NULL OR manifest.artifact_type = ?4)
-            ORDER BY manifest.digest LIMIT ?5";
+            ORDER BY manifest.digest";
+        /// What an entry has beside its annotations.
+        const REST: usize = 400;
         Ok(self.reader.read("list referrers", |connection| {
-            let read = |row: &rusqlite::Row<'_>| {
+            let mut statement = connection.prepare_cached(QUERY)?;
+            let mut rows = statement.query((repository, subject.as_str(), last, kind))?;
+            let (mut found, mut sum) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
                 let annotations: String = row.get(4)?;
+                sum += annotations.len() + REST;
+                // One is always given, so that a reader comes to the end.
+                if found.len() >= limit || sum > bytes && !found.is_empty() {
+                    return Ok((found, true));
+                }
                 let annotations: BTreeMap<String, String> = serde_json::from_str(&annotations).unwrap_or_default();
                 let size = row.get::<_, i64>(2)?.unsigned_abs();
-                Ok(Referrer { media_type: row.get(0)?, digest: row.get(1)?, size, artifact_type: row.get(3)?, annotations })
-            };
-            connection.prepare_cached(QUERY)?.query_map((repository, subject.as_str(), last, kind, limit), read)?.collect()
+                found.push(Referrer { media_type: row.get(0)?, digest: row.get(1)?, size, artifact_type: row.get(3)?, annotations });
+            }
+            Ok((found, false))
         })?)
     }
 }

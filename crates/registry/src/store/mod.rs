@@ -28,7 +28,7 @@ use sampan_durable::{Db, Trash};
 pub use blobs::Blob;
 pub use gc::Swept;
 pub use manifests::{PutManifest, StoredManifest};
-pub use uploads::{Upload, Writing};
+pub use uploads::{STRANGER, Upload, Writing};
 
 use crate::error::{Code, RegistryError, Result};
 use crate::manifest_cache::ManifestCache;

@@ -21,6 +21,9 @@ use crate::name::{Algorithm, Digest, Hasher};
 /// Uploads that one identity may have open at a time.
 const OWNED: i64 = 256;
 
+/// How the owner of an upload begins that belongs to no user: whoever knows its name may go on with it. No name of a user begins so.
+pub const STRANGER: char = ':';
+
 /// What is known of an upload between requests.
 #[derive(Debug, Clone)]
 pub struct Progress {
@@ -205,21 +208,23 @@ impl Store {
         self.open_new(algorithm, false)
     }
 
-    fn upload_algorithm(&self, repository: &str, id: &str) -> Result<Algorithm> {
+    /// The algorithm of an upload of a repository, if it is the owner's. For others it is not there.
+    fn upload_algorithm(&self, repository: &str, id: &str, owner: &str) -> Result<Algorithm> {
         const QUERY: &str =
-            "SELECT upload.algorithm FROM upload JOIN repo ON repo.id = upload.repo WHERE upload.id = ?1 AND repo.name = ?2";
-        let name: Option<String> = self
-            .reader
-            .read("find upload", |connection| connection.prepare_cached(QUERY)?.query_row((id, repository), |row| row.get(0)).optional())?;
-        name.and_then(|name| Algorithm::parse(&name)).ok_or_else(|| unknown(id))
+            "SELECT upload.algorithm, upload.owner FROM upload JOIN repo ON repo.id = upload.repo WHERE upload.id = ?1 AND repo.name = ?2";
+        let row: Option<(String, String)> = self.reader.read("find upload", |connection| {
+            connection.prepare_cached(QUERY)?.query_row((id, repository), |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })?;
+        let (name, _) = row.filter(|(_, own)| own == owner || own.starts_with(STRANGER)).ok_or_else(|| unknown(id))?;
+        Algorithm::parse(&name).ok_or_else(|| unknown(id))
     }
 
     /// How far an upload is.
     ///
     /// # Errors
     /// `BLOB_UPLOAD_UNKNOWN`; a failing disk.
-    pub fn upload(&self, repository: &str, id: &str) -> Result<Upload> {
-        self.upload_algorithm(repository, id)?;
+    pub fn upload(&self, repository: &str, id: &str, owner: &str) -> Result<Upload> {
+        self.upload_algorithm(repository, id, owner)?;
         let known = match self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
             Some(Slot::Idle(progress)) => Some(progress.offset),
             _ => None,
@@ -235,8 +240,8 @@ impl Store {
     ///
     /// # Errors
     /// `BLOB_UPLOAD_UNKNOWN`; `BLOB_UPLOAD_INVALID` with status 409 while somebody else writes; a failing disk.
-    pub fn write_upload(&self, repository: &str, id: &str) -> Result<Writing> {
-        let algorithm = self.upload_algorithm(repository, id)?;
+    pub fn write_upload(&self, repository: &str, id: &str, owner: &str) -> Result<Writing> {
+        let algorithm = self.upload_algorithm(repository, id, owner)?;
         let path = self.upload_path(id);
         let slot = self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), Slot::Busy);
         let progress = match slot {
@@ -320,18 +325,18 @@ impl Store {
 
     /// Ends uploads that nobody touched for so long, and removes files that belong to none; gives their number.
     pub(super) fn sweep_uploads(&self, age: Duration) -> Result<usize> {
-        let rows: Vec<(String, String)> = self.reader.read("list uploads", |connection| {
-            let mut statement = connection.prepare_cached("SELECT upload.id, repo.name FROM upload JOIN repo ON repo.id = upload.repo")?;
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        const ALL: &str = "SELECT upload.id, repo.name, upload.owner FROM upload JOIN repo ON repo.id = upload.repo";
+        let rows: Vec<(String, String, String)> = self.reader.read("list uploads", |connection| {
+            connection.prepare_cached(ALL)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
         })?;
         let mut ended = 0;
-        for (id, repository) in &rows {
+        for (id, repository, owner) in &rows {
             let modified = std::fs::metadata(self.upload_path(id)).and_then(|facts| facts.modified());
             let young = modified.is_ok_and(|at| at.elapsed().map_or(true, |span| span < age));
             if young {
                 continue;
             }
-            match self.write_upload(repository, id) {
+            match self.write_upload(repository, id, owner) {
                 Ok(writing) => self.cancel_upload(writing)?,
                 Err(error) if error.code == Code::BlobUploadUnknown => {
                     self.writer.write("cancel upload", |transaction| transaction.execute("DELETE FROM upload WHERE id = ?1", [id]))?;

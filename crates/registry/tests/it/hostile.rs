@@ -89,6 +89,21 @@ fn slow_clients_are_let_go() {
 }
 
 #[test]
+fn who_does_not_begin_to_speak_is_let_go() {
+    let server = Server::with(|config| config.limits.head = Duration::from_millis(200));
+    // Nothing, the beginning of HTTP/2's first line, and a line that may become a request.
+    for words in ["", "P", "PRI * HTTP/2.0\r\n\r\nSM", "GET /v2/ HTTP"] {
+        let mut stream = server.connect();
+        stream.write_all(words.as_bytes()).unwrap();
+        let mut rest = Vec::new();
+        if let Err(error) = stream.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{words:?}: it is still open after a minute");
+        }
+    }
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
 fn one_upload_has_one_writer() {
     let server = Server::open();
     let place = server.start("a");
@@ -106,6 +121,28 @@ fn one_upload_has_one_writer() {
     slow.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 202");
     assert_eq!(server.send("PUT", &format!("{place}?digest={}", sha256(b"abcdef")), &[], b"").status, 201);
+}
+
+#[test]
+fn long_annotations_come_in_pages() {
+    let server = Server::open();
+    let subject = server.push_image("a", "x", b"layer");
+    for number in 0..6 {
+        let note = format!("{number}{}", "x".repeat(1 << 20));
+        let more = format!(
+            r#","subject":{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{subject}","size":1}},"annotations":{{"note":"{note}"}}"#
+        );
+        let manifest = server.image("a", b"layer", &more);
+        assert_eq!(server.put("a", &sha256(manifest.as_bytes()), &manifest).status, 201);
+    }
+    let (mut next, mut sizes) = (Some(format!("/v2/a/referrers/{subject}")), Vec::new());
+    while let Some(path) = next {
+        let page = server.get(&path);
+        assert!(page.body.len() < 4 << 20, "{}", page.body.len());
+        sizes.push(page.json()["manifests"].as_array().unwrap().len());
+        next = page.next();
+    }
+    assert_eq!(sizes, [2, 2, 2]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use sampan_registry::store::open_database;
 use sampan_registry::users::{self, Role};
 
-use crate::client::{Answer, Server};
+use crate::client::{Answer, Server, sha256};
 
 fn basic(name: &str, password: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}")))
@@ -87,6 +87,75 @@ fn wrong_passwords_and_tokens_are_refused() {
     // After many of them the address must wait, whoever it says it is.
     let last = (0..40).map(|_| with(&server, "GET", "/token", &basic("reader", "wrong"))).find(|answer| answer.status == 429);
     assert_eq!(last.expect("the patience ends").code(), "TOOMANYREQUESTS");
+}
+
+#[test]
+fn guesses_that_come_together_are_no_more_than_one_after_another() {
+    let server = closed();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let guess = |number: u32| {
+            let server = &server;
+            scope.spawn(move || with(server, "GET", "/token", &basic("reader", &format!("wrong{number}"))).status)
+        };
+        let all: Vec<_> = (0..100).map(guess).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let checked = statuses.iter().filter(|status| **status == 401).count();
+    assert!((20..40).contains(&checked) && statuses.iter().all(|status| [401, 429].contains(status)), "{checked}: {statuses:?}");
+}
+
+#[test]
+fn an_upload_belongs_to_who_began_it() {
+    let server = closed();
+    let (writer, boss) = (basic("writer", "secret"), basic("boss", "secret"));
+    let place = with(&server, "POST", "/v2/a/blobs/uploads/", &writer).header("location").unwrap().to_owned();
+    assert_eq!(server.send("PATCH", &place, &[("Authorization", &writer)], b"abc").status, 202);
+    let finish = format!("{place}?digest={}", sha256(b"abc"));
+    for (method, path) in [("GET", &place), ("PATCH", &place), ("PUT", &finish), ("DELETE", &place)] {
+        let other = with(&server, method, path, &boss);
+        assert_eq!((other.status, other.code().as_str()), (404, "BLOB_UPLOAD_UNKNOWN"), "{method}");
+        let elsewhere = with(&server, method, &path.replace("/v2/a/", "/v2/b/"), &writer);
+        assert_eq!((elsewhere.status, elsewhere.code().as_str()), (404, "BLOB_UPLOAD_UNKNOWN"), "{method}");
+        let reader = with(&server, method, path, &basic("reader", "secret"));
+        assert_eq!(reader.status, 403, "{method}");
+    }
+    let token = bearer(&server, "repository:a:pull,push", &writer);
+    assert_eq!(with(&server, "PUT", &finish, &token).status, 201, "a token of the same user");
+}
+
+#[test]
+fn a_blob_is_taken_over_only_from_where_it_may_be_read() {
+    let server = closed();
+    let writer = basic("writer", "secret");
+    let digest = sha256(b"private");
+    let pushed = server.send("POST", &format!("/v2/b/blobs/uploads/?digest={digest}"), &[("Authorization", &writer)], b"private");
+    assert_eq!(pushed.status, 201);
+    let narrow = bearer(&server, "repository:a:pull,push", &writer);
+    for path in [format!("/v2/a/blobs/uploads/?mount={digest}&from=b"), format!("/v2/a/blobs/uploads/?mount={digest}")] {
+        assert_eq!(with(&server, "POST", &path, &narrow).status, 202, "{path}");
+        assert_eq!(with(&server, "GET", &format!("/v2/a/blobs/{digest}"), &narrow).status, 404);
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{{"mediaType":"x","digest":"{digest}","size":7}},"layers":[]}}"#);
+        let named = server.send("PUT", "/v2/a/manifests/x", &[("Authorization", &narrow)], manifest.as_bytes());
+        assert_eq!((named.status, named.code().as_str()), (404, "MANIFEST_BLOB_UNKNOWN"));
+    }
+    let push_only = bearer(&server, "repository:a:pull,push&scope=repository:b:push", &writer);
+    assert_eq!(with(&server, "POST", &format!("/v2/a/blobs/uploads/?mount={digest}&from=b"), &push_only).status, 202);
+    let wide = bearer(&server, "repository:a:pull,push&scope=repository:b:pull", &writer);
+    assert_eq!(with(&server, "POST", &format!("/v2/a/blobs/uploads/?mount={digest}&from=b"), &wide).status, 201);
+}
+
+#[test]
+fn lists_are_shown_to_who_may_read() {
+    let server = closed();
+    let writer = basic("writer", "secret");
+    let other = bearer(&server, "repository:b:pull,push", &writer);
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for path in ["/v2/_catalog", "/v2/a/tags/list", &format!("/v2/a/referrers/{digest}"), "/v2/a/manifests/x", "/metrics"] {
+        let proxied = [("X-Forwarded-For", "203.0.113.1")];
+        assert_eq!(server.send("GET", path, &proxied, b"").status, 401, "{path}");
+        let headers = [("Authorization", other.as_str()), proxied[0]];
+        assert_eq!(server.send("GET", path, &headers, b"").status, 401, "{path}: with a token for something else");
+    }
 }
 
 #[test]

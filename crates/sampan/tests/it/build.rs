@@ -166,3 +166,79 @@ fn a_folder_is_handed_over_and_only_what_changed_is_read() {
     let denied = world.sh("curl -s --unix-socket /run/sampan/sampan.sock -X POST 'http://x/build?sampancontext=0123'");
     assert!(denied.stdout.contains("not handed over") || denied.code == 127, "{denied:?}");
 }
+
+#[test]
+fn files_that_did_not_change_are_shared_between_results_of_a_step() {
+    let world = world();
+    drop(world.ok("mkdir ctx/big; for n in 1 2 3; do echo $n > ctx/big/$n; done; chmod 640 ctx/big/3; touch -d 2020-02-02 ctx/big/*; echo Dockerfile > ctx/.dockerignore"));
+    let file = "FROM box\\nRUN mkdir -p /old/below && echo kept > /old/below/kept && echo lower > /old/1 && ln -s /old /way && chmod 711 /old && touch -d 2001-01-01 /old/below\\nCOPY big /way/\\nCOPY --chown=7:8 big /way/below/fresh/\\n";
+    let build = |tag: &str| drop(world.ok(&format!("printf '{file}' > ctx/Dockerfile; sampan build -q --network none -t s:{tag} ctx")));
+    let look = "cd /old; stat -c '%n %a %u:%g %s %Y' 1 2 3 below/fresh/1 below/fresh/3; stat -c '%n %a' . below; cat 1 below/kept below/fresh/2; test -L /way && ls below";
+    let seen = |tag: &str| world.ok(&format!("sampan run --rm s:{tag} sh -c \"{look}\""));
+    build("1");
+    let first = seen("1");
+    assert!(
+        first.starts_with("1 644 0:0 2 1580601600\n2 644 0:0 2 1580601600\n3 640 0:0 2 1580601600\nbelow/fresh/1 644 7:8 2"),
+        "{first}"
+    );
+    assert!(first.ends_with(". 711\nbelow 755\n1\nkept\n2\nfresh\nkept"), "{first}");
+    // A changed content under the same name, size, mode and time; a changed mode; a file that is new.
+    drop(world.ok("echo 9 > ctx/big/1; touch -d 2020-02-02 ctx/big/1; chmod 600 ctx/big/3; echo new > ctx/big/4"));
+    build("2");
+    let second = seen("2");
+    assert!(second.contains("\n3 600 0:0") && second.ends_with("\n9\nkept\n2\nfresh\nkept"), "{second}");
+    let links = "sampan run --rm s:2 stat -c %h /old/1 /old/2 /old/3 /old/4 /old/below/fresh/2 | xargs";
+    assert_eq!(world.ok(links), "1 2 1 1 2");
+    // Whatever goes of one, the other stays; and what is saved is whole.
+    drop(world.ok("sampan rmi -f s:1; sampan builder prune -af; sampan image prune -f"));
+    assert_eq!(seen("2"), second);
+    drop(world.ok("sampan save -o s.tar s:2 && sampan rmi -f s:2 && sampan load -q -i s.tar"));
+    assert_eq!(seen("2"), second);
+}
+
+#[test]
+fn a_folder_is_read_with_the_rights_of_who_hands_it_over() {
+    let world = world();
+    let modes = world.ok("stat -c '%a %u %g' /run/sampan/sampan.sock /run/sampan/sampan.sock.files | sort -u | wc -l");
+    assert_eq!(modes, "1", "whoever may use the engine may hand over");
+    drop(world.ok(
+        "chgrp 4000 /run/sampan/sampan.sock /run/sampan/sampan.sock.files; chmod 755 .. .; mkdir ctx/shut; echo hidden > ctx/shut/x; \
+         for n in own group secret; do echo $n > ctx/$n; done; printf 'FROM box\\nRUN echo secret instructions\\n' > ctx/Hidden; \
+         chown -R 4000:4000 ctx; chmod 600 ctx/own ctx/secret ctx/Hidden; chmod 640 ctx/group; chown 0 ctx/secret ctx/group ctx/Hidden; chown 0 ctx/shut; chmod 700 ctx/shut",
+    ));
+    let build = |user: u32, file: &str, flags: &str| {
+        drop(world.ok(&format!("printf 'FROM box\\n{file}\\n' > ctx/Dockerfile")));
+        let mut command = world.command_as(user, "sh");
+        command.args(["-c", &format!("cd '{}/work' && sampan build -t t --network none {flags} ctx 2>&1", world.folder().display())]);
+        let out = command.output().expect("a shell");
+        (out.status.success(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let (done, told) = build(4000, "COPY own group /x/", "");
+    assert!(done, "{told}");
+    assert_eq!(world.ok("ls /var/lib/sampan/build/indexes | wc -l"), "1", "it was handed over: {told}");
+    assert_eq!(world.ok("sampan run --rm t cat /x/own /x/group"), "own\ngroup");
+    let refused = |file: &str, flags: &str| {
+        let (done, told) = build(4000, file, flags);
+        assert!(!done && told.contains("ermission denied") && !told.contains("instructions"), "{file}: {told}");
+    };
+    let all = |when: &str| {
+        for file in ["COPY secret /", "ADD . /all/", "COPY shut/x /", "COPY shut /s/", "RUN --mount=type=bind,target=/c cat /c/secret"] {
+            eprintln!("{when}: {file}");
+            refused(file, "");
+        }
+        refused("", "-f ctx/Hidden");
+    };
+    all("nobody read them");
+    for file in ["COPY secret /", "ADD . /all/", "COPY shut/x /"] {
+        let (done, told) = build(0, file, "");
+        assert!(done, "root reads all: {told}");
+    }
+    all("root read them, and their hashes and layers are known");
+    // What was readable and is no more.
+    drop(world.ok("chmod 600 ctx/group"));
+    refused("COPY own group /x/", "");
+    // What is ignored is not looked at.
+    drop(world.ok("printf 'secret\\nshut\\nHidden\\ngroup\\n' > ctx/.dockerignore"));
+    let (done, told) = build(4000, "COPY . /y/", "");
+    assert!(done, "{told}");
+}

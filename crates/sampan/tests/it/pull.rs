@@ -1,7 +1,7 @@
 //! Images to a registry and back: through both command lines, from registries that lie, over broken connections, past kill -9
 //! and a full disk.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -277,6 +277,67 @@ fn a_pull_that_was_killed_goes_on_where_it_stopped() {
     assert_eq!(world.ok("ls -A /var/lib/sampan/ingest"), "");
     drop(world.ok("docker rmi 127.0.0.1:5000/big:1"));
     nothing_left(&world);
+}
+
+/// A registry that fails the first requests of a method whose path has some words: a download breaks off, the rest is refused.
+fn moody(registry: &Registry, method: &'static str, words: String, times: usize) {
+    let (honest, left) = (registry.clone(), AtomicUsize::new(times));
+    registry.hook(move |ask| {
+        let is_meant = ask.method == method && ask.path.contains(&words);
+        let fails = is_meant && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        fails.then(|| if method == "GET" { Answer { cut: Some(1000), ..honest.answer(ask) } } else { Answer::new(503, "") })
+    });
+}
+
+#[test]
+fn pauses_are_shown_as_docker_shows_them() {
+    let world = World::with_our_docker();
+    let registry = Registry::start(&world, 5000);
+    let top = layer("top", 100_000);
+    publish(&registry, "moody", "1", std::slice::from_ref(&top));
+    moody(&registry, "GET", digest(&top), 2);
+    let pulled = world.ok("docker pull 127.0.0.1:5000/moody:1");
+    assert!(pulled.contains(": Retrying in 1 second\n") && pulled.contains("Status: Downloaded newer image"), "{pulled}");
+    moody(&registry, "PUT", "/blobs/".to_owned(), 3);
+    let pushed = world.ok("docker load -q -i box.tar && docker tag box 127.0.0.1:5000/other:1 && docker push 127.0.0.1:5000/other:1");
+    assert!(pushed.contains(": Retrying in 1 second\n") && pushed.contains(": Retrying in 2 seconds\n"), "{pushed}");
+    assert!(pushed.contains(": Pushed\n") && registry.manifest("other", "1").is_some(), "{pushed}");
+    // Who interrupts a push that waits does not wait.
+    moody(&registry, "PUT", "/blobs/".to_owned(), usize::MAX);
+    let interrupted = world
+        .sh("set -m; docker tag box 127.0.0.1:5000/third:1; mkfifo said; (exec docker push 127.0.0.1:5000/third:1 > said 2>&1) & \
+         grep -q -m1 Retrying said; kill -INT $!; wait $!; echo code $?");
+    assert!(!interrupted.stdout.contains("code 0") && registry.manifest("third", "1").is_none(), "{interrupted:?}");
+    until("the push gave up", || world.ok("ls -A /var/lib/sampan/ingest").is_empty());
+}
+
+#[test]
+fn layers_come_one_after_another_where_that_is_wanted() {
+    let mut world = World::with_our_docker();
+    let registry = Registry::start(&world, 5000);
+    let layers: Vec<Vec<u8>> = (0..5).map(|number| layer(&format!("l{number}"), 200_000)).collect();
+    publish(&registry, "many", "1", &layers);
+    drop(world.ok("mkdir -p /etc/sampan; echo '{\"max-concurrent-downloads\":1,\"max-concurrent-uploads\":1}' > /etc/sampan/daemon.json"));
+    world.kill_daemon();
+    world.start_daemon();
+    let target = Registry::start(&world, 5001);
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    for side in [&registry, &target] {
+        let (count, peak, honest) = (Arc::clone(&now), Arc::clone(&most), side.clone());
+        side.hook(move |ask| {
+            let is_layer = ask.path.contains("/blobs/") && ["GET", "PUT"].contains(&ask.method.as_str());
+            is_layer.then(|| {
+                peak.fetch_max(count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let answer = honest.answer(ask);
+                std::thread::yield_now();
+                count.fetch_sub(1, Ordering::SeqCst);
+                answer
+            })
+        });
+    }
+    drop(world.ok("docker pull -q 127.0.0.1:5000/many:1 && docker tag 127.0.0.1:5000/many:1 127.0.0.1:5001/more:1 && docker push -q 127.0.0.1:5001/more:1"));
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+    assert!(target.manifest("more", "1").is_some());
 }
 
 #[test]

@@ -133,6 +133,24 @@ fn no_progress_ends_after_all_tries() {
 }
 
 #[test]
+fn pauses_are_told_and_downloads_have_tries_of_their_own() {
+    let fake = Fake::start(|seen| match seen.line().as_str() {
+        "GET /v2/" => Reply::new(200, ""),
+        _ => Reply::new(200, "").with("Content-Length", "5").then(Then::Close),
+    });
+    let mut config = crate::config();
+    config.timing.download_attempts = 5;
+    let bench = bench_with(config);
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let list = std::sync::Arc::clone(&told);
+    let client = bench.client.telling(move |seconds| list.lock().unwrap().push(seconds));
+    let mut reader = client.blob(&reference(&fake.host(), "x"), &described(b"12345"), 0, &nobody(), &bench.cancel).unwrap();
+    assert!(reader.read_to_end(&mut Vec::new()).is_err());
+    assert_eq!(*told.lock().unwrap(), [1; 4], "pauses of less than a second");
+    assert_eq!(fake.seen().iter().filter(|seen| seen.path.contains("/blobs/")).count(), 5);
+}
+
+#[test]
 fn wrong_lengths_are_errors() {
     for (reply, wanted) in [
         (Reply::new(200, "1234"), "expected 5 bytes, received 4"),

@@ -23,6 +23,7 @@ pub(crate) fn config() -> Config {
         connect: Duration::from_secs(60),
         stall: Duration::from_secs(60),
         attempts: 3,
+        download_attempts: 3,
         pause: Duration::from_millis(1),
         longest_pause: Duration::from_millis(20),
     };

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use sampan_gotext::units::size;
+use sampan_ui::steps::clean_lines;
 use tokio::sync::mpsc;
 
 use super::source::{eval_symlinks, random_name};
@@ -62,7 +63,8 @@ impl Repository {
 }
 
 fn git_failed(text: &str) -> CliError {
-    CliError::new(format!("unable to prepare context: unable to 'git clone' to temporary context directory: {text}"))
+    // What a server said through git is a stranger's text.
+    CliError::new(format!("unable to prepare context: unable to 'git clone' to temporary context directory: {}", clean_lines(text)))
 }
 
 /// Clones a repository into a folder: gives the folder that is the context.
@@ -156,7 +158,7 @@ pub(super) async fn http(address: &str, quiet: bool) -> Outcome<FrameReader> {
                 break;
             }
         }
-        let page = String::from_utf8_lossy(&page).trim().to_owned();
+        let page = clean_lines(String::from_utf8_lossy(&page).trim());
         return Err(failed(format!("failed to GET {address} with status {status}: {page}")));
     }
     let total = response.content_length();

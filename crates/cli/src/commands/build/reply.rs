@@ -7,7 +7,7 @@ use http::Response;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use sampan_ui::progress::Progress;
-use sampan_ui::steps::{Steps, Style};
+use sampan_ui::steps::{Steps, Style, clean_lines};
 use sampan_ui::terminal;
 use serde_json::Value;
 
@@ -174,7 +174,7 @@ impl<O: Write, E: Write> Display<O, E> {
         };
         let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
         match text("kind") {
-            "output" if self.held.len() < MOST_HELD => self.held.extend_from_slice(text("text").as_bytes()),
+            "output" if self.held.len() < MOST_HELD => self.held.extend_from_slice(clean_lines(text("text")).as_bytes()),
             "finished" => {
                 text("image").clone_into(&mut self.built.image);
                 self.held = format!("{}\n", text("image")).into_bytes();
@@ -213,7 +213,7 @@ fn error_of(message: &Value) -> Option<CliError> {
     let code = if code == 0 { 1 } else { u8::try_from(code & 0xff).unwrap_or(1) };
     let excerpt = detail.and_then(|detail| detail.get("excerpt")).and_then(Value::as_str).unwrap_or_default();
     let excerpt: String = excerpt.lines().map(|line| format!("{}\n", sampan_base::sanitize(line))).collect();
-    Some(CliError::new(format!("{excerpt}{text}")).code(code))
+    Some(CliError::new(format!("{excerpt}{}", clean_lines(text))).code(code))
 }
 
 /// How a build is shown where nobody says: moving lines on a terminal.
