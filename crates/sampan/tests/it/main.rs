@@ -3,6 +3,7 @@
 
 mod addresses;
 mod build;
+mod classic;
 mod crash;
 mod disk;
 mod examples;
