@@ -10,5 +10,7 @@ pub mod plan;
 mod run;
 
 pub use changes::{ChangeError, apply_changes};
-pub use run::{BuildError, BuildRequest, Builder, Built, CacheItem, ContextInput, Event, PruneRequest, Pull, Resources, Watcher};
+pub use run::{
+    Answer, BuildError, BuildRequest, Builder, Built, CacheItem, ContextInput, Event, PruneRequest, Pull, Question, Resources, Watcher,
+};
 pub use sampan_sandbox::{Limits, Output as StepOutput};

@@ -82,6 +82,12 @@ fn dispatch(environment: Environment, words: &[String]) -> Outcome {
     if first == "help" {
         return help_command(&app("help")?, &rest[1..]);
     }
+    // Docker's own plugin knows more than our group of its name.
+    if first == "buildx"
+        && let Some(plugin) = plugins::list(&app(first)?).into_iter().find(|plugin| plugin.name == *first)
+    {
+        return run_plugin(&app(first)?, &plugin, rest);
+    }
     let Some((command, used)) = longest(rest) else {
         return no_command(&app(first)?, rest);
     };
@@ -192,9 +198,7 @@ fn no_command(app: &App, words: &[String]) -> Outcome {
     let group = GROUPS.iter().find(|(name, _)| *name == words[0]);
     let Some((group, _)) = group else {
         if let Some(plugin) = plugins::list(app).into_iter().find(|plugin| plugin.name == words[0]) {
-            // The engine is there when the plugin asks for it.
-            drop(block_on(async { app.client()?.server().await.map(drop) }));
-            return Err(plugins::run(app, &plugin, words));
+            return run_plugin(app, &plugin, words);
         }
         return Err(CliError::new(format!(
             "{program}: unknown command: {program} {}\n\nRun '{program} --help' for more information",
@@ -218,6 +222,12 @@ fn no_command(app: &App, words: &[String]) -> Outcome {
     }
 }
 
+/// Becomes a plugin; the engine is there when it asks for it.
+fn run_plugin(app: &App, plugin: &plugins::Plugin, words: &[String]) -> Outcome {
+    drop(block_on(async { app.client()?.server().await.map(drop) }));
+    Err(plugins::run(app, plugin, words))
+}
+
 fn help_command(app: &App, words: &[String]) -> Outcome {
     let Some(first) = words.first() else { return app.print(&root_help(app)).map(|()| 0) };
     if let Some((group, _)) = GROUPS.iter().find(|(name, _)| name == first).filter(|_| words.len() == 1) {
@@ -232,7 +242,7 @@ fn help_command(app: &App, words: &[String]) -> Outcome {
 fn command_help(app: &App, command: &Command) -> String {
     let mut out = format!("Usage:  {}\n\n{}\n", usage(app, command), command.about);
     if !command.more.is_empty() {
-        out.push_str(&format!("\n{}\n", command.more));
+        out.push_str(&format!("\n{}\n", command.more.replace("PROGRAM", app.program())));
     }
     if command.paths.len() > 1 {
         let all: Vec<String> = command.paths.iter().map(|path| format!("{} {path}", app.program())).collect();

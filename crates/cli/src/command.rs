@@ -61,6 +61,8 @@ pub(crate) enum Things {
     /// Containers with a colon, and files.
     CopyEnds,
     Shells,
+    /// Registries that the configuration knows logins for.
+    Registries,
 }
 
 /// A command.

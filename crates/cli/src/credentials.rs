@@ -247,6 +247,13 @@ pub(crate) fn erase(app: &App, servers: &[String]) -> Outcome<()> {
     }
 }
 
+/// Registries that the configuration has logins or helpers for; no helper is asked.
+pub(crate) fn known(config: &Config) -> Vec<String> {
+    let keys = |key: &str| config.value.get(key).and_then(Value::as_object).into_iter().flat_map(|map| map.keys().cloned());
+    let all: BTreeSet<String> = keys("auths").chain(keys("credHelpers")).collect();
+    all.into_iter().collect()
+}
+
 /// All logins, for a build, which may need several: the header `X-Registry-Config`.
 pub(crate) fn registry_config(app: &App) -> String {
     let mut servers: BTreeSet<String> = BTreeSet::new();

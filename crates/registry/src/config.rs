@@ -77,6 +77,8 @@ pub struct Config {
     pub transport: Transport,
     /// What strangers may.
     pub strangers: Option<Role>,
+    /// Whether manifests are taken whose blobs are not here.
+    pub allow_missing_blobs: bool,
     /// Where requests are written down.
     pub access_log: AccessLog,
     /// Limits.
@@ -96,6 +98,7 @@ impl Config {
             listen,
             transport,
             strangers: None,
+            allow_missing_blobs: false,
             access_log: AccessLog::Stdout,
             limits: Limits::default(),
             lease: crate::store::LEASE,

@@ -111,6 +111,9 @@ impl Code {
     }
 }
 
+/// The status for what the server is not able to take at present.
+const FULL: u16 = 413;
+
 /// A request that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", message)]
@@ -168,9 +171,17 @@ impl RegistryError {
         serde_json::json!({"errors": [error]}).to_string()
     }
 
+    /// Whether there is no room for what came.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.status == FULL && self.code == Code::Denied
+    }
+
+    /// Of statuses from 500 on docker shows the number alone, and tries five times what has no room; of this one, with this code,
+    /// it shows the message at once.
     fn machine(full: bool, source: Box<dyn std::error::Error + Send + Sync>) -> Self {
         let failed = if full {
-            Self::say(Code::Unknown, "the registry's disk is full").status(507)
+            Self::say(Code::Denied, "the registry's disk is full: no space left on device").status(FULL)
         } else {
             Self::say(Code::Unknown, "the registry failed; its log says why")
         };
@@ -198,6 +209,7 @@ impl From<sampan_durable::DbError> for RegistryError {
 impl sampan_base::Failure for RegistryError {
     fn kind(&self) -> ErrorKind {
         match self.status {
+            _ if self.is_full() => ErrorKind::Internal,
             404 => ErrorKind::NotFound,
             401 => ErrorKind::Unauthorized,
             403 => ErrorKind::Denied,
@@ -226,7 +238,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_said_and_paths_are_not() {
         let full = RegistryError::from(io::Error::from(io::ErrorKind::StorageFull));
-        assert_eq!((full.status, full.code), (507, Code::Unknown));
+        assert_eq!((full.status, full.code, full.is_full()), (413, Code::Denied, true));
+        assert!(full.body().contains("disk is full: no space left on device"), "{full}");
         let failed = RegistryError::from(io::Error::other("/secret/path"));
         assert_eq!(failed.status, 500);
         assert!(!failed.body().contains("secret"));

@@ -32,7 +32,8 @@ pub fn parse_range(text: &str, length: u64) -> Wanted {
     }
     let last = if last.is_empty() { Some(u64::MAX) } else { number(last) };
     match (number(first), last) {
-        (Some(first), Some(last)) if last < first => Wanted::All,
+        // RFC 9110 leaves it to the server whether such a header is ignored or refused; others refuse it.
+        (Some(first), Some(last)) if last < first => Wanted::Unsatisfiable,
         (Some(first), Some(_)) if first >= length => Wanted::Unsatisfiable,
         (Some(first), Some(last)) => Wanted::Part(first..last.saturating_add(1).min(length)),
         _ => Wanted::All,
@@ -75,7 +76,7 @@ mod tests {
             ("bytes=10-", Wanted::Unsatisfiable),
             ("bytes=99999999999999999999999-", Wanted::Unsatisfiable),
             ("bytes=-0", Wanted::Unsatisfiable),
-            ("bytes=5-2", Wanted::All),
+            ("bytes=5-2", Wanted::Unsatisfiable),
             ("bytes=0-1,3-4", Wanted::All),
             ("bytes=+1-2", Wanted::All),
             ("bytes=a-b", Wanted::All),

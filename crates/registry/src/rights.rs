@@ -133,6 +133,8 @@ pub fn grant<'a>(scopes: impl Iterator<Item = &'a str>, role: Option<Role>) -> V
     let mut granted: Vec<Access> = Vec::new();
     for scope in scopes.flat_map(str::split_ascii_whitespace).take(SCOPES) {
         let Some((kind, rest)) = scope.split_once(':') else { continue };
+        // `repository(plugin)` is a repository with a class, which says nothing about rights.
+        let kind = if kind.starts_with("repository(") && kind.ends_with(')') { "repository" } else { kind };
         let Some((name, actions)) = rest.rsplit_once(':') else { continue };
         let asked: Vec<&str> = actions.split(',').collect();
         let actions: Vec<String> = match kind {
@@ -166,9 +168,10 @@ mod tests {
         let push = of("repository:a/b:pull,push,delete repository:a/b:pull", Some(Role::Push));
         assert_eq!(push, [Access { kind: "repository".into(), name: "a/b".into(), actions: vec!["pull".into(), "push".into()] }]);
         assert_eq!(of("repository:a:*", Some(Role::Admin))[0].actions, ["pull", "push", "delete"]);
+        assert_eq!(of("repository(plugin):a:pull", Some(Role::Pull)), of("repository:a:pull", Some(Role::Pull)));
         assert_eq!(of("repository:a:push", Some(Role::Pull)), []);
         assert_eq!(of("repository:a:pull", None), []);
-        for odd in ["", ":", "::", "repository:A:pull", "repository:a", "x:y:z", "repository:../a:pull"] {
+        for odd in ["", ":", "::", "repository:A:pull", "repository:a", "x:y:z", "repository:../a:pull", "repository(:a:pull"] {
             assert_eq!(of(odd, Some(Role::Admin)), [], "{odd}");
         }
     }

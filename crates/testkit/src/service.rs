@@ -22,7 +22,7 @@ impl Service {
     /// into `NAME.log` of the world's folder.
     ///
     /// # Panics
-    /// When it ends before, or does not answer within half a minute: with what it printed.
+    /// When it ends before, or does not answer within two minutes: with what it printed.
     #[must_use]
     pub fn start(world: &World, name: &str, mut command: Command, address: &str) -> Self {
         let log = world.folder().join(format!("{name}.log"));
@@ -32,7 +32,7 @@ impl Service {
         let pid = only_child(child.id());
         let mut service = Self { child, pid, log };
         let probe = format!("exec 3<>/dev/tcp/{}", address.replacen(':', "/", 1));
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(120);
         while world.sh(&probe).code != 0 {
             let died = service.child.try_wait().ok().flatten();
             assert!(died.is_none() && Instant::now() < end, "{name} does not answer at {address}:\n{}", service.log());

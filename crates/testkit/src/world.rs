@@ -159,14 +159,14 @@ impl World {
     /// Starts the daemon and waits until it answers.
     ///
     /// # Panics
-    /// When it does not come up within half a minute.
+    /// When it does not come up within two minutes (a virtual machine without hardware help is slow).
     pub fn start_daemon(&mut self) {
         let log = std::fs::File::options().append(true).create(true).open(self.folder.join("daemon.log")).expect("a log file");
         let mut command = self.command("sampan");
         command.args(["daemon", "--cgroup-parent", &self.name]).args(&self.options.daemon_arguments);
         command.stdout(log.try_clone().expect("a second handle")).stderr(log).stdin(Stdio::null());
         self.daemon = Some(command.spawn().expect("nsenter starts"));
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(120);
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
             let died = self.daemon.as_mut().and_then(|child| child.try_wait().ok()).flatten();
             assert!(died.is_none() && Instant::now() < end, "the daemon does not answer:\n{}", self.daemon_log());

@@ -2,13 +2,14 @@
 //!
 //! The program answers a candidate a line, with a tab and a description where there is one; a last line `:files` asks for file names.
 
-/// The script of a shell: `bash`, `zsh` or `fish`.
+/// The script of a shell: `bash`, `zsh`, `fish` or `powershell`.
 #[must_use]
 pub fn script(shell: &str, program: &str) -> Option<String> {
     let text = match shell {
         "bash" => BASH,
         "zsh" => ZSH,
         "fish" => FISH,
+        "powershell" => POWERSHELL,
         _ => return None,
     };
     Some(text.replace("PROGRAM", program))
@@ -72,13 +73,27 @@ end
 complete -c PROGRAM -f -a '(__PROGRAM_complete)'
 "#;
 
+const POWERSHELL: &str = r#"# powershell completion for PROGRAM. Load it with: PROGRAM completion powershell | Out-String | Invoke-Expression
+Register-ArgumentCompleter -Native -CommandName 'PROGRAM' -ScriptBlock {
+    param($current, $line, $position)
+    $words = @($line.CommandElements | Where-Object { $_.Extent.EndOffset -lt $position -or $current -eq '' } | Select-Object -Skip 1 | ForEach-Object { $_.ToString() })
+    # An empty word is passed as one.
+    if ($current -eq '') { $words += '""' } else { $words += $current }
+    PROGRAM __complete @words 2>$null | Where-Object { $_ -ne ':files' } | ForEach-Object {
+        $name, $about = $_ -split "`t", 2
+        if (-not $about) { $about = $name }
+        [System.Management.Automation.CompletionResult]::new($name, $name, 'ParameterValue', $about)
+    }
+}
+"#;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn each_shell_has_its_script_and_no_other() {
-        for shell in ["bash", "zsh", "fish"] {
+        for shell in ["bash", "zsh", "fish", "powershell"] {
             assert!(script(shell, "sampan").unwrap().contains("sampan __complete"));
         }
         assert_eq!(script("tcsh", "sampan"), None);

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use sampan_gotext::units::size_with_digits;
 use serde_json::Value;
 
+use crate::table::ellipsis;
+
 /// Shows the messages of a long work.
 #[derive(Debug)]
 pub struct Progress<W> {
@@ -20,6 +22,13 @@ impl<W: Write> Progress<W> {
     /// A display on a terminal of so many columns, or of plain lines.
     pub fn new(out: W, terminal: Option<u16>) -> Self {
         Self { out, terminal, lines: HashMap::new() }
+    }
+
+    /// The terminal has so many columns from now on.
+    pub fn resize(&mut self, columns: u16) {
+        if let Some(known) = &mut self.terminal {
+            *known = columns;
+        }
     }
 
     /// Shows one message. The text of an error message is given back.
@@ -60,7 +69,10 @@ impl<W: Write> Progress<W> {
         let up = self.lines.len() - line;
         let bar = detail.map(|detail| bar(detail, columns)).unwrap_or_default();
         let status = text("status");
-        write!(self.out, "\u{1b}[{up}A\u{1b}[2K\r{id}: {status}{}{bar}\r\u{1b}[{up}B", if bar.is_empty() { "" } else { " " })?;
+        // A line that wraps would be two.
+        let line = format!("{id}: {status}{}{bar}", if bar.is_empty() { "" } else { " " });
+        let line = ellipsis(&line, usize::from(columns.max(20)) - 1);
+        write!(self.out, "\u{1b}[{up}A\u{1b}[2K\r{line}\r\u{1b}[{up}B")?;
         self.out.flush()?;
         Ok(None)
     }
@@ -120,6 +132,20 @@ mod tests {
         assert_eq!(shown(&messages, None).0, "latest: Pulling from library/box\nabc: Waiting\n");
         let (text, _) = shown(&messages, Some(80));
         assert!(text.starts_with("latest: Pulling from library/box\n\n\u{1b}[1A"), "{text:?}");
+    }
+
+    #[test]
+    fn a_line_is_never_wider_than_the_terminal() {
+        let message = json!({"status":"Downloading \u{7b49}\u{5f85}","progressDetail":{"current":500,"total":1000},"id":"0123456789ab"});
+        let mut out = Vec::new();
+        let mut progress = Progress::new(&mut out, Some(200));
+        progress.show(&message).unwrap();
+        progress.resize(30);
+        progress.show(&message).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let drawn: Vec<&str> = text.split("\u{1b}[2K\r").skip(1).filter_map(|part| part.split('\r').next()).collect();
+        assert_eq!(drawn[1], "0123456789ab: Downloading 等…");
+        assert!(drawn[0].ends_with("500B/1kB"), "{drawn:?}");
     }
 
     #[test]

@@ -94,6 +94,13 @@ impl<W: Write> Steps<W> {
         message.get("sampan").is_some_and(Value::is_object)
     }
 
+    /// The terminal has so many rows and columns from now on.
+    pub fn resize(&mut self, size: (u16, u16)) {
+        if let Style::Terminal { rows, columns } = &mut self.style {
+            (*rows, *columns) = size;
+        }
+    }
+
     /// Shows a message that came at a time since the beginning.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ enum Chore {
         #[arg(long)]
         json: Option<std::path::PathBuf>,
     },
-    /// Run other people's clients on our registry, and ours on other people's; writes docs/interop/registry.md.
+    /// Run other people's clients or conformance suites on our registry, and ours on other people's; writes docs/interop/WHAT.md.
     Interop(interop::Interop),
     /// Ask a registry the same thing many times; `bench` runs this inside a world.
     #[command(hide = true)]

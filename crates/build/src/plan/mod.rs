@@ -4,6 +4,7 @@ mod copy;
 mod dispatch;
 mod graph;
 mod lint;
+mod outline;
 mod planner;
 mod ports;
 mod remote;
@@ -20,6 +21,7 @@ pub use graph::{
     BaseImage, Copy, Exec, File, FileAction, Git, Graph, Http, Mode, Mount, MountKind, Network, Op, OpId, Output, Security, Sharing, Stage,
     Step, Unpack,
 };
+pub use outline::{Input, Outline, Target, outline, targets};
 pub use request::{Base, BaseError, Bases, Entitlements, NamedContext, NoCache, PlanError, Request};
 
 pub(crate) use ports::parse as parse_port;

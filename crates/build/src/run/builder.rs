@@ -174,11 +174,10 @@ impl Builder {
             tracing::warn!(%error, "cannot keep what is known of a context");
         }
         let links = links?;
-        let last = links
-            .into_iter()
-            .next_back()
-            .flatten()
-            .ok_or_else(|| BuildError::invalid("No image was generated. Is your Dockerfile empty?"))?;
+        // A stage that a named context replaces has no steps.
+        let replaced = || graph.result.base.as_ref().map(|base| run.image_link(&base.id)).transpose();
+        let last = links.into_iter().next_back().flatten().map_or_else(replaced, |last| Ok(Some(last)))?;
+        let last = last.ok_or_else(|| BuildError::invalid("No image was generated. Is your Dockerfile empty?"))?;
         let image = run.result(&last)?;
         cancel.check().map_err(|_| BuildError::Cancelled)?;
         self.images.finish_build(&image, &names).map_err(|error| BuildError::room("", &error))?;

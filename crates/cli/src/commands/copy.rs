@@ -241,6 +241,14 @@ fn unpack(archive: impl Read + Send, place: &Place, root: &str) -> Outcome<u64> 
     })
 }
 
+/// Unpacks a whole archive into a folder; its files become ours.
+///
+/// # Errors
+/// A broken archive, a full disk.
+pub(super) fn unpack_all(archive: impl Read + Send, folder: &str) -> Outcome<()> {
+    unpack(archive, &Place { folder: folder.to_owned(), name: String::new() }, "").map(drop)
+}
+
 /// Copies an archive entry by entry with other names and owners.
 fn rename(archive: impl Read, out: impl Write, root: &str, name: &str, (uid, gid): (u32, u32)) -> io::Result<()> {
     let mut reader = Reader::new(archive);

@@ -1,20 +1,17 @@
 //! Images here: list, history, load, save, import, tag, remove, prune, commit.
 
-use std::io::Write;
+use std::io::Write as _;
 
-use http::Response;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use sampan_gotext::Record;
 use sampan_gotext::flags::{Flag, Kind, Matches};
 use sampan_gotext::units::{size, size_with_digits};
 use sampan_oci::{Reference, ReferenceError};
-use sampan_ui::progress::Progress;
 use sampan_ui::table::ellipsis;
 use sampan_ui::terminal;
 use sampan_wire::Json;
 
 use super::list::created_at;
+use super::messages::show_messages;
 use super::output::Output;
 use super::{FORCE, FORMAT_TABLE, ago, short_id};
 use crate::app::App;
@@ -405,41 +402,6 @@ fn feed(mut source: Box<dyn std::io::Read + Send>) -> Body {
         }
     });
     body
-}
-
-/// Shows the engine's messages, bars where `out` is a terminal.
-pub(super) async fn show_messages(response: Response<Incoming>, out: impl Write + std::os::fd::AsFd) -> Outcome<()> {
-    let columns = if terminal::is_terminal(&out) { Some(terminal::size(&out).map_or(80, |(_, columns)| columns)) } else { None };
-    messages(response, &mut Progress::new(out, columns)).await
-}
-
-/// Shows the engine's messages; the first error ends it.
-pub(super) async fn messages(response: Response<Incoming>, progress: &mut Progress<impl Write>) -> Outcome<()> {
-    let mut body = response.into_body();
-    let mut text = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| CliError::new(format!("the engine's answer broke off: {error}")))?;
-        let Ok(bytes) = frame.into_data() else { continue };
-        text.extend_from_slice(&bytes);
-        if text.len() > 64 << 20 {
-            return Err(CliError::new("a message of the engine is too long"));
-        }
-        let mut read = serde_json::Deserializer::from_slice(&text).into_iter::<serde_json::Value>();
-        let mut done = 0;
-        let mut failed = None;
-        while let Some(Ok(message)) = read.next() {
-            done = read.byte_offset();
-            if let Some(error) = progress.show(&message)? {
-                failed = Some(error);
-                break;
-            }
-        }
-        text.drain(..done);
-        if let Some(error) = failed {
-            return Err(CliError::new(error));
-        }
-    }
-    Ok(())
 }
 
 async fn save(app: &App, matches: &Matches) -> Outcome {

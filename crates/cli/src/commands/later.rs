@@ -3,6 +3,7 @@
 use crate::error::CliError;
 
 const REGISTRIES: &str = "registries come with the next version";
+const BUILDX: &str = "there is one builder, the engine's own; Docker's plugin buildx takes the place of this group where it is installed";
 const SWARM: &str = "there is no swarm";
 
 /// Names and reasons.
@@ -14,6 +15,17 @@ const LATER: &[(&str, &str)] = &[
     ("container checkpoint", "checkpoints are not there"),
     ("plugin", "engine plugins are not there"),
     ("volume update", "cluster volumes need a swarm"),
+    ("buildx bake", BUILDX),
+    ("buildx create", BUILDX),
+    ("buildx dial-stdio", BUILDX),
+    ("buildx du", "see: system df -v"),
+    ("buildx history", BUILDX),
+    ("buildx imagetools", BUILDX),
+    ("buildx inspect", BUILDX),
+    ("buildx ls", BUILDX),
+    ("buildx rm", BUILDX),
+    ("buildx stop", BUILDX),
+    ("buildx use", BUILDX),
     ("config", SWARM),
     ("node", SWARM),
     ("secret", SWARM),

@@ -8,6 +8,7 @@ mod inspect;
 pub(crate) mod later;
 mod lifecycle;
 mod list;
+mod messages;
 mod networks;
 mod output;
 mod registries;
@@ -45,6 +46,7 @@ pub(crate) const ALL: &[&[Command]] = &[
 /// Groups of commands, and what they are about.
 pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("builder", "Manage builds"),
+    ("buildx", "Build images, by the name that Docker's plugin has"),
     ("container", "Manage containers"),
     ("context", "Manage contexts"),
     ("image", "Manage images"),

@@ -10,7 +10,8 @@ use sampan_ui::table::ellipsis;
 use sampan_ui::terminal;
 use sampan_wire::{Json, object};
 
-use super::images::{messages, path, platform, show_messages, split_tag};
+use super::images::{path, platform, split_tag};
+use super::messages::{messages, show_messages};
 use crate::app::App;
 use crate::command::{Command, Things, Words};
 use crate::credentials::{self, HUB, Login};
@@ -27,7 +28,11 @@ pub(super) const COMMANDS: &[Command] = &[
         paths: &["image pull", "pull"],
         usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
         about: "Download an image from a registry",
-        more: "",
+        more: "Examples:\n  \
+               PROGRAM pull alpine                              from Docker Hub, tag latest\n  \
+               PROGRAM pull host:5000/team/app:1.2              from another registry\n  \
+               PROGRAM pull alpine@sha256:…                     exactly these bytes\n  \
+               PROGRAM pull --platform linux/arm64 alpine       for another kind of machine",
         words: Words::Exactly(1),
         things: Things::Images,
         flags: &[&[
@@ -43,7 +48,10 @@ pub(super) const COMMANDS: &[Command] = &[
         paths: &["image push", "push"],
         usage: "[OPTIONS] NAME[:TAG]",
         about: "Upload an image to a registry",
-        more: "",
+        more: "The name says where to: HOST[:PORT]/REPOSITORY:TAG, Docker Hub without a host.\n\nExamples:\n  \
+               PROGRAM tag app host:5000/team/app:1.2\n  \
+               PROGRAM push host:5000/team/app:1.2\n  \
+               PROGRAM push --all-tags host:5000/team/app",
         words: Words::Exactly(1),
         things: Things::Images,
         flags: &[&[
@@ -59,9 +67,11 @@ pub(super) const COMMANDS: &[Command] = &[
         paths: &["login"],
         usage: "[OPTIONS] [SERVER]",
         about: "Log in to a registry (Docker Hub by default)",
-        more: "",
+        more: "The login is kept in config.json, or by the helper that credsStore or credHelpers names there.\n\nExamples:\n  \
+               PROGRAM login host:5000                          ask for name and password\n  \
+               PROGRAM login -u ann --password-stdin host:5000 < password.txt",
         words: Words::AtMost(1),
-        things: Things::Nothing,
+        things: Things::Registries,
         flags: &[&[
             Flag::new("password", Kind::Text, "Password or token; other users may see it").short('p'),
             Flag::new("password-stdin", Kind::Bool, "Read the password or token from standard input"),
@@ -76,7 +86,7 @@ pub(super) const COMMANDS: &[Command] = &[
         about: "Forget the login to a registry (Docker Hub by default)",
         more: "",
         words: Words::AtMost(1),
-        things: Things::Nothing,
+        things: Things::Registries,
         flags: &[],
         interspersed: true,
         run: |app, matches| Box::pin(logout(app, matches)),

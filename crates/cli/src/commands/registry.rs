@@ -33,7 +33,8 @@ const ROLE: Flag =
 
 const SERVE: &[Flag] = &[
     Flag::new("access-log", Kind::Text, "File to which each request is written; \"none\" for no log (default: standard output)"),
-    Flag::new("anonymous", Kind::Text, "What clients without a login may do: none, pull or push").default("none"),
+    Flag::new("allow-missing-blobs", Kind::Bool, "Take manifests whose layers are not here: for mirrors of parts of images"),
+    Flag::new("anonymous", Kind::Text, "What clients without a login may do: none, pull, push or delete").default("none"),
     DATA_ROOT,
     Flag::new("hostname", Kind::List, "Name for the generated certificate (default: this host's names and the address of --listen)"),
     Flag::new("http", Kind::Bool, "Serve without TLS"),
@@ -63,7 +64,10 @@ pub(super) const COMMANDS: &[Command] = &[
         about: "Run a registry in the foreground",
         more: "It needs no privileges and no engine. One of --tls-cert with --tls-key, --tls-generate and --http\n\
                says how connections are protected; at a loopback address --http needs not be said.\n\
-               SIGTERM and SIGINT end it when running transfers are done, at most 30 seconds later.",
+               SIGTERM and SIGINT end it when running transfers are done, at most 30 seconds later.\n\nExamples:\n  \
+               PROGRAM registry serve --data-root ./registry                     on loopback, without TLS\n  \
+               PROGRAM registry serve --data-root /srv/registry --tls-generate   with a certificate made here\n  \
+               PROGRAM registry user add ann                                     then: PROGRAM login HOST:PORT",
         words: Words::Exactly(0),
         things: Things::Files,
         flags: &[SERVE],
@@ -172,10 +176,12 @@ fn config(app: &App, matches: &Matches) -> Outcome<Config> {
         "none" => None,
         "pull" => Some(Role::Pull),
         "push" => Some(Role::Push),
-        other => return Err(CliError::new(format!("invalid argument {other:?} for --anonymous: must be none, pull or push"))),
+        "delete" => Some(Role::Admin),
+        other => return Err(CliError::new(format!("invalid argument {other:?} for --anonymous: must be none, pull, push or delete"))),
     };
     let mut config = Config::new(matches.text("data-root").into(), listen, transport(app, matches, listen.ip())?);
     config.strangers = strangers;
+    config.allow_missing_blobs = matches.truth("allow-missing-blobs");
     config.access_log = match matches.text("access-log") {
         "" | "-" => AccessLog::Stdout,
         "none" => AccessLog::Off,

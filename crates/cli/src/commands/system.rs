@@ -73,7 +73,7 @@ pub(super) const COMMANDS: &[Command] = &[
         paths: &["completion"],
         usage: "bash|zsh|fish",
         about: "Print the completion script of a shell",
-        more: "Load it with, for instance:  source <(sampan completion bash)",
+        more: "Load it with, for instance:  source <(PROGRAM completion bash)",
         words: Words::Exactly(1),
         things: Things::Shells,
         flags: &[],
@@ -450,6 +450,6 @@ async fn completion(app: &App, matches: &Matches) -> Outcome {
     let shell = &matches.words[0];
     match sampan_ui::complete::script(shell, app.program()) {
         Some(script) => app.print(&script).map(|()| 0),
-        None => Err(CliError::unsupported(&format!("completion for {shell}"), "there are scripts for bash, zsh and fish")),
+        None => Err(CliError::unsupported(&format!("completion for {shell}"), "there are scripts for bash, zsh, fish and powershell")),
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine as _;
 use http::{HeaderMap, Method};
 use sampan_base::{Cancel, Failure as _};
-use sampan_build::plan::{BaseError, Entitlements, Network, NoCache, Request};
-use sampan_build::{BuildRequest, CacheItem, ContextInput, Event, Limits, PruneRequest, Resources};
+use sampan_build::plan::{BaseError, Entitlements, NamedContext, Network, NoCache, Request};
+use sampan_build::{BuildRequest, CacheItem, ContextInput, Event, Limits, PruneRequest, Question, Resources};
 use sampan_images::PullOptions;
 use sampan_oci::{Platform, Reference};
 use sampan_transfer::Login;
@@ -20,6 +20,7 @@ use crate::query::{Query, moment};
 use crate::respond::{ApiError, Reply, no_content, ok};
 use crate::server::{Call, Context, blocking};
 use crate::shape::build::{Show, shower};
+use crate::shape::examined;
 
 pub(crate) async fn dispatch(context: Arc<Context>, call: Call, method: &Method, words: &[&str]) -> Reply {
     match (method.as_str(), words) {
@@ -42,6 +43,8 @@ struct Wish {
     pull_always: bool,
     cache_from: Vec<String>,
     show: Show,
+    /// The Dockerfile is asked something, and nothing is built.
+    question: Option<Question>,
     id: String,
     logins: BTreeMap<String, Login>,
     remote: String,
@@ -57,7 +60,8 @@ fn wish(context: &Context, query: &Query, headers: &HeaderMap) -> Result<Wish, A
         valueless_args,
         labels: json_map(query, "labels")?,
         platform: platform(query)?,
-        no_cache: if truth("nocache") { NoCache::All } else { NoCache::No },
+        no_cache: no_cache(query)?,
+        contexts: contexts(query)?,
         network: network(context, query.text("networkmode"))?,
         // The socket is root's: whoever may speak to it has these rights.
         entitlements: Entitlements { network_host: true, security_insecure: false },
@@ -89,6 +93,7 @@ fn wish(context: &Context, query: &Query, headers: &HeaderMap) -> Result<Wish, A
         pull_always: truth("pull"),
         cache_from: json_list(query, "cachefrom")?,
         show,
+        question: question(query)?,
         id: query.text("buildid").to_owned(),
         logins: logins(headers),
         remote: query.text("remote").to_owned(),
@@ -113,6 +118,33 @@ fn refuse(query: &Query) -> Result<(), ApiError> {
         return Err(ApiError::unsupported("cgroupparent (all builds share the engine's cgroup)"));
     }
     Ok(())
+}
+
+/// Which stages run whatever earlier builds gave: all, or those that `sampannocache` names.
+fn no_cache(query: &Query) -> Result<NoCache, ApiError> {
+    let stages = json_list(query, "sampannocache")?;
+    Ok(match (query.truth("nocache"), stages.is_empty()) {
+        (true, _) => NoCache::All,
+        (false, true) => NoCache::No,
+        (false, false) => NoCache::Stages(stages),
+    })
+}
+
+/// `sampancontexts`: images that stand for names of stages and images.
+fn contexts(query: &Query) -> Result<BTreeMap<String, NamedContext>, ApiError> {
+    let image = |(name, text): (String, String)| {
+        let reference = Reference::parse_normalized(&text).map_err(|error| ApiError::invalid(format!("build context {name}: {error}")))?;
+        Ok((name, NamedContext::Image(reference)))
+    };
+    json_map(query, "sampancontexts")?.into_iter().map(image).collect()
+}
+
+/// `sampancall`: `check`, `outline` or `targets`.
+fn question(query: &Query) -> Result<Option<Question>, ApiError> {
+    match query.text("sampancall") {
+        "" | "build" => Ok(None),
+        name => Question::parse(name).map(Some).map_err(|error| ApiError::invalid(error.to_string())),
+    }
 }
 
 fn clean(name: &str) -> Result<String, ApiError> {
@@ -283,6 +315,17 @@ fn run(context: &Context, wish: Wish, input: ContextInput<'static>, lines: &Line
         cache_from: wish.cache_from,
         pull: &pull,
     };
+    if let Some(question) = wish.question {
+        let name = request.dockerfile.clone();
+        let answer = context.builder.examine(request, question, cancel);
+        return match answer {
+            Ok((answer, text)) => {
+                lines.send(&examined::line(&answer, &text, &name));
+                Ok(())
+            }
+            Err(error) => show().fail(&error),
+        };
+    }
     let watch = |event: Event<'_>| show().take(&event);
     let over = Cancel::new();
     let built = std::thread::scope(|scope| {

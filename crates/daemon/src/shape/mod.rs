@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod container;
 pub(crate) mod create;
+pub(crate) mod examined;
 pub(crate) mod host;
 pub(crate) mod image;
 pub(crate) mod system;

@@ -58,7 +58,8 @@ impl Call<'_> {
             return Err(RegistryError::new(Code::DigestInvalid).detail(reference.as_str()));
         }
         let by = self.identity.user.as_deref().unwrap_or_default();
-        let put = PutManifest { repository, digest: &digest, body: &body, facts: &facts, tags: &tags, by };
+        let may_lack = self.registry.config.allow_missing_blobs;
+        let put = PutManifest { repository, digest: &digest, body: &body, facts: &facts, tags: &tags, by, may_lack };
         blocking(|| self.registry.store.put_manifest(&put))?;
         let mut answer = answer(StatusCode::CREATED);
         set(&mut answer, "location", &format!("/v2/{repository}/manifests/{digest}"));

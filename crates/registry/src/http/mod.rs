@@ -123,8 +123,9 @@ impl Registry {
         };
         let outcome = call.run(route).await;
         let identity = Some(Arc::clone(&call.identity));
-        let (is_head, failed) = (call.method == Method::HEAD, outcome.is_err());
+        let is_head = call.method == Method::HEAD;
         let mut answer = outcome.unwrap_or_else(|error| call.refusal(&error, &started.path));
+        let failed = answer.status().as_u16() >= 400;
         if failed {
             call.drain().await;
         }
@@ -186,7 +187,7 @@ impl Call<'_> {
             Route::Base => known,
             Route::Catalog => self.identity.may_list(),
             Route::Metrics => self.is_of_this_machine() || self.identity.is_admin(),
-            other => other.repository().is_none_or(|name| self.identity.may(needed(&self.method, other), name)),
+            other => other.repository().is_none_or(|name| self.identity.may(needed(&self.method, other), name)) && self.may_mount(other),
         };
         if allowed {
             return Ok(route);
@@ -195,6 +196,18 @@ impl Call<'_> {
         let error = RegistryError::new(code);
         // With a token the way to more is another token.
         if self.identity.user.is_some() && !self.identity.has_token() { Err(error) } else { Err(error.status(401)) }
+    }
+
+    /// Whether the source of a mount may be read. Without it the bytes are asked for, but a token that only lacks the scope can be
+    /// replaced by one that has it: the challenge names both repositories.
+    fn may_mount(&self, route: &Route) -> bool {
+        !self.identity.has_token() || self.mount_source(route).is_none_or(|from| self.identity.may(Action::Pull, from))
+    }
+
+    /// The repository that a blob is to be mounted from.
+    fn mount_source(&self, route: &Route) -> Option<&str> {
+        let is_mount = matches!(route, Route::Uploads(_)) && self.query.get("mount").is_some();
+        self.query.get("from").filter(|from| is_mount && crate::name::is_repository(from))
     }
 
     /// Whether somebody on this machine asks, and no proxy on it for somebody else.
@@ -255,7 +268,7 @@ impl Call<'_> {
 
     /// The answer that says what went wrong.
     fn refusal(&self, error: &RegistryError, path: &str) -> Answer {
-        if error.status >= 500 {
+        if error.status >= 500 || error.is_full() {
             let source = error.source.as_ref().map(|source| chain(&**source)).unwrap_or_default();
             tracing::error!("{} {}: {}: {source}", self.method, sampan_base::sanitize(path), error.message);
         }
@@ -266,8 +279,9 @@ impl Call<'_> {
                 let challenge = if path.starts_with("/token") { "Basic realm=\"sampan-registry\"".to_owned() } else { self.challenge() };
                 set(&mut answer, "www-authenticate", &challenge);
             }
-            405 => set(&mut answer, "allow", "GET, HEAD, POST, PUT, PATCH, DELETE"),
+            405 => set(&mut answer, "allow", Route::parse(self.path.as_str()).map_or("GET, HEAD", |route| methods(&route))),
             429 => set(&mut answer, "retry-after", "30"),
+            _ if error.is_full() => set(&mut answer, "retry-after", "300"),
             _ => {}
         }
         answer
@@ -305,7 +319,7 @@ impl Call<'_> {
             Action::Push => format!("repository:{name}:pull,push"),
             Action::Delete => format!("repository:{name}:delete"),
         };
-        let from = self.query.get("from").filter(|from| crate::name::is_repository(from) && matches!(route, Route::Uploads(_)));
+        let from = self.mount_source(&route);
         Some(from.map_or(scope.clone(), |from| format!("{scope} repository:{from}:pull")))
     }
 
@@ -347,9 +361,10 @@ impl Call<'_> {
         Ok(Some(body))
     }
 
-    /// Takes a little of what a client still sends, so that it reads the refusal instead of a broken connection.
+    /// Takes for a while what a client still sends, so that it reads the refusal instead of a broken connection: a layer of the
+    /// usual size as a whole, from a fast network.
     async fn drain(&mut self) {
-        const LIMIT: usize = 8 << 20;
+        const LIMIT: usize = 256 << 20;
         let taking = async {
             let mut taken = 0;
             while taken < LIMIT && !self.body.is_end_stream() {
@@ -370,6 +385,18 @@ fn needed(method: &Method, route: &Route) -> Action {
         ("GET" | "HEAD", _) => Action::Pull,
         ("DELETE", Route::Manifest(..) | Route::Blob(..)) => Action::Delete,
         _ => Action::Push,
+    }
+}
+
+/// The methods that a route has.
+fn methods(route: &Route) -> &'static str {
+    match route {
+        Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
+        Route::Blob(..) => "GET, HEAD, DELETE",
+        Route::Uploads(_) => "POST",
+        Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
+        Route::Token => "GET, POST",
+        _ => "GET, HEAD",
     }
 }
 

@@ -138,8 +138,13 @@ fn adopt(connection: &Connection, repository: &str, digest: &Digest, end: i64) -
 }
 
 fn link(connection: &Connection, repository: &str, blob: i64, end: i64) -> rusqlite::Result<()> {
+    // Manifests that came before their blobs hold them from now on.
+    const HOLD: &str = "INSERT OR IGNORE INTO manifest_blob (manifest, blob) SELECT manifest.id, ?2 FROM manifest_wanted
+        JOIN manifest ON manifest.id = manifest_wanted.manifest
+        WHERE manifest.repo = ?1 AND manifest_wanted.digest = (SELECT digest FROM blob WHERE id = ?2)";
     let repo = ensure_repo(connection, repository)?;
     connection.execute("INSERT OR IGNORE INTO repo_blob (repo, blob) VALUES (?1, ?2)", (repo, blob))?;
+    connection.prepare_cached(HOLD)?.execute((repo, blob))?;
     connection.execute("UPDATE blob SET lease_until = max(lease_until, ?2) WHERE id = ?1", (blob, end))?;
     Ok(())
 }

@@ -37,6 +37,8 @@ pub struct PutManifest<'a> {
     pub tags: &'a [&'a str],
     /// Who brings it.
     pub by: &'a str,
+    /// Whether blobs may be missing.
+    pub may_lack: bool,
 }
 
 const BY_TAG: &str = "SELECT manifest.digest, manifest.media_type, manifest.body FROM repo
@@ -79,10 +81,11 @@ impl Store {
         let end = self.lease_end();
         let missing = self.writer.write("store manifest", |transaction| {
             let repo = ensure_repo(transaction, put.repository)?;
-            let mut blobs = Vec::with_capacity(put.facts.blobs.len());
+            let (mut blobs, mut wanted) = (Vec::with_capacity(put.facts.blobs.len()), Vec::new());
             for digest in &put.facts.blobs {
                 match blob_in(transaction, repo, digest)? {
                     Some(blob) => blobs.push(blob),
+                    None if put.may_lack => wanted.push(digest),
                     None => return Ok(Some(digest.clone())),
                 }
             }
@@ -92,6 +95,11 @@ impl Store {
                     .prepare_cached("INSERT OR IGNORE INTO manifest_blob (manifest, blob) VALUES (?1, ?2)")?
                     .execute((manifest, blob))?;
                 transaction.prepare_cached("UPDATE blob SET lease_until = max(lease_until, ?2) WHERE id = ?1")?.execute((blob, end))?;
+            }
+            for digest in wanted {
+                transaction
+                    .prepare_cached("INSERT OR IGNORE INTO manifest_wanted (manifest, digest) VALUES (?1, ?2)")?
+                    .execute((manifest, digest.as_str()))?;
             }
             for child in &put.facts.children {
                 transaction

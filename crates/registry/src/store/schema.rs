@@ -1,7 +1,8 @@
 //! The tables of `registry.db`. Each entry leads one version further; entries are never changed once released.
 
 /// All migrations.
-pub(crate) const MIGRATIONS: &[&str] = &["
+pub(crate) const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE repo (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE
@@ -79,4 +80,14 @@ INSERT INTO change VALUES ('user', 0);
 CREATE TRIGGER user_added AFTER INSERT ON user BEGIN UPDATE change SET count = count + 1 WHERE subject = 'user'; END;
 CREATE TRIGGER user_changed AFTER UPDATE ON user BEGIN UPDATE change SET count = count + 1 WHERE subject = 'user'; END;
 CREATE TRIGGER user_removed AFTER DELETE ON user BEGIN UPDATE change SET count = count + 1 WHERE subject = 'user'; END;
-"];
+",
+    "
+-- Blobs that a manifest names and that were not in its repository when it came; those that come later are kept for it.
+CREATE TABLE manifest_wanted (
+    digest TEXT NOT NULL,
+    manifest INTEGER NOT NULL REFERENCES manifest (id) ON DELETE CASCADE,
+    PRIMARY KEY (digest, manifest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX manifest_wanted_manifest ON manifest_wanted (manifest);
+",
+];

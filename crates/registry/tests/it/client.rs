@@ -148,7 +148,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn read(stream: &mut TcpStream, is_head: bool) -> Self {
+    pub(crate) fn read(stream: &mut TcpStream, is_head: bool) -> Self {
         let mut bytes = Vec::new();
         let mut buffer = [0; 64 << 10];
         loop {

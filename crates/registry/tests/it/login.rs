@@ -74,6 +74,42 @@ fn roles_are_kept_with_passwords_and_tokens() {
 }
 
 #[test]
+fn a_mount_asks_for_the_right_to_read_its_source() {
+    let server = closed();
+    let password = basic("writer", "secret");
+    let digest = sampan_registry::name::Hasher::of(sampan_registry::name::Algorithm::Sha256, b"shared").to_string();
+    let push = server.send("POST", &format!("/v2/from/blobs/uploads/?digest={digest}"), &[("Authorization", &password)], b"shared");
+    assert_eq!(push.status, 201);
+    let mount = format!("/v2/to/blobs/uploads/?mount={digest}&from=from");
+    let narrow = bearer(&server, "repository:to:pull,push", &password);
+    let refused = with(&server, "POST", &mount, &narrow);
+    let challenge = refused.header("www-authenticate").unwrap();
+    assert_eq!(refused.status, 401);
+    assert!(challenge.contains("scope=\"repository:to:pull,push repository:from:pull\",error=\"insufficient_scope\""), "{challenge}");
+    let both = bearer(&server, "repository:to:pull,push%20repository:from:pull", &password);
+    assert_eq!(with(&server, "POST", &mount, &both).status, 201);
+    // Without a source a token finds nothing outside of what it names; a password does.
+    let anywhere = format!("/v2/third/blobs/uploads/?mount={digest}");
+    let third = bearer(&server, "repository:third:pull,push", &password);
+    assert_eq!((with(&server, "POST", &anywhere, &third).status, with(&server, "POST", &anywhere, &password).status), (202, 201));
+}
+
+#[test]
+fn scopes_come_in_several_parameters_and_with_classes() {
+    let server = closed();
+    let scopes = "repository:a:pull,push&scope=repository(plugin):b:pull&scope=repository:c:delete&account=writer&client_id=docker";
+    let answer = with(&server, "GET", &format!("/token?service=s&offline_token=true&scope={scopes}"), &basic("writer", "secret"));
+    let body = answer.json();
+    assert_eq!(answer.status, 200);
+    assert_eq!((body["token"].as_str(), body["expires_in"].as_u64() >= Some(60)), (body["access_token"].as_str(), true));
+    assert!(body["issued_at"].as_str().unwrap().ends_with('Z') && body["refresh_token"].is_string(), "{body}");
+    let token = format!("Bearer {}", body["token"].as_str().unwrap());
+    let status = |method: &str, path: &str| with(&server, method, path, &token).status;
+    assert_eq!((status("POST", "/v2/a/blobs/uploads/"), status("GET", "/v2/b/tags/list")), (202, 404));
+    assert_eq!(status("DELETE", "/v2/c/manifests/x"), 401, "a role without that right gets a token without it");
+}
+
+#[test]
 fn wrong_passwords_and_tokens_are_refused() {
     let server = closed();
     for authorization in [&basic("reader", "wrong"), &basic("nobody", "secret"), "Basic ???", "Basic", "Digest x", "Bearer x.y.z", "Bearer"]
@@ -131,15 +167,18 @@ fn a_blob_is_taken_over_only_from_where_it_may_be_read() {
     let pushed = server.send("POST", &format!("/v2/b/blobs/uploads/?digest={digest}"), &[("Authorization", &writer)], b"private");
     assert_eq!(pushed.status, 201);
     let narrow = bearer(&server, "repository:a:pull,push", &writer);
-    for path in [format!("/v2/a/blobs/uploads/?mount={digest}&from=b"), format!("/v2/a/blobs/uploads/?mount={digest}")] {
-        assert_eq!(with(&server, "POST", &path, &narrow).status, 202, "{path}");
+    // With a source the client is told which token would do, without one nothing is found.
+    for (path, status) in
+        [(format!("/v2/a/blobs/uploads/?mount={digest}&from=b"), 401), (format!("/v2/a/blobs/uploads/?mount={digest}"), 202)]
+    {
+        assert_eq!(with(&server, "POST", &path, &narrow).status, status, "{path}");
         assert_eq!(with(&server, "GET", &format!("/v2/a/blobs/{digest}"), &narrow).status, 404);
         let manifest = format!(r#"{{"schemaVersion":2,"config":{{"mediaType":"x","digest":"{digest}","size":7}},"layers":[]}}"#);
         let named = server.send("PUT", "/v2/a/manifests/x", &[("Authorization", &narrow)], manifest.as_bytes());
         assert_eq!((named.status, named.code().as_str()), (404, "MANIFEST_BLOB_UNKNOWN"));
     }
     let push_only = bearer(&server, "repository:a:pull,push&scope=repository:b:push", &writer);
-    assert_eq!(with(&server, "POST", &format!("/v2/a/blobs/uploads/?mount={digest}&from=b"), &push_only).status, 202);
+    assert_eq!(with(&server, "POST", &format!("/v2/a/blobs/uploads/?mount={digest}&from=b"), &push_only).status, 401);
     let wide = bearer(&server, "repository:a:pull,push&scope=repository:b:pull", &writer);
     assert_eq!(with(&server, "POST", &format!("/v2/a/blobs/uploads/?mount={digest}&from=b"), &wide).status, 201);
 }
@@ -188,6 +227,10 @@ fn strangers_read_where_they_may() {
     let server = Server::with(|config| config.strangers = Some(Role::Pull));
     assert_eq!(server.get("/v2/a/tags/list").status, 404);
     assert_eq!(server.send("POST", "/v2/a/blobs/uploads/", &[], b"").status, 401);
+    // Nobody's name and no password are those of a stranger.
+    let nobody = with(&server, "GET", "/token?scope=repository:a:pull", "Basic Og==");
+    assert_eq!((nobody.status, with(&server, "GET", "/v2/", "Basic Og==").status), (200, 401));
+    assert_eq!(with(&closed(), "GET", "/token?scope=repository:a:pull", "Basic Og==").status, 401);
     let token = server.get("/token?scope=repository:a:pull,push").json()["token"].as_str().unwrap().to_owned();
     assert_eq!(with(&server, "GET", "/v2/", &format!("Bearer {token}")).status, 200);
     assert_eq!(with(&server, "POST", "/v2/a/blobs/uploads/", &format!("Bearer {token}")).status, 401);

@@ -11,6 +11,7 @@ mod fleet;
 mod hostile;
 mod kernel;
 mod ours;
+mod outputs;
 mod pull;
 mod recorded;
 mod registry;

@@ -164,10 +164,29 @@ fn completion_knows_commands_flags_and_things() {
     assert_eq!(names("run --restart un"), "unless-stopped");
     assert_eq!(names("volume rm ''"), "vol");
     assert_eq!(names("cp w"), "web:\n:files");
+    // What the line or the configuration knows.
+    drop(world.ok("mkdir -p ctx conf; printf 'FROM box AS first\\nFROM --platform=linux/amd64 box as second\\nFROM box\\n' > ctx/Dockerfile; echo '{\"auths\":{\"one.example\":{}},\"credHelpers\":{\"two.example\":\"x\"}}' > conf/config.json"));
+    assert_eq!(names("build ctx --target ''"), "first\nsecond");
+    assert_eq!(names("build --file=ctx/Dockerfile --target=s"), "--target=second");
+    assert_eq!(names("--config conf logout ''"), "one.example\ntwo.example");
+    assert_eq!(names("build --platform linux/arm/"), "linux/arm/v6\nlinux/arm/v7");
+    assert_eq!(names("build --call t"), "targets");
+    assert_eq!(names("rmi box:"), "box:latest");
+    assert_eq!(names("buildx build --metadata-file ''"), ":files");
+    assert_eq!(names("run --name ''"), "");
+    assert_eq!(names("-H unix:///run/sampan/nosuch.sock rm ''"), "");
     // The script works in a real shell.
     let shell = "source <(sampan completion bash); COMP_WORDS=(sampan stop w); COMP_CWORD=2; COMP_LINE='sampan stop w'; COMP_POINT=13; _sampan_complete; echo \"${COMPREPLY[@]}\"";
     assert_eq!(world.ok(shell), "web");
-    for shell in ["zsh", "fish"] {
+    // Words that readline splits at colons and equal signs.
+    let bash = |line: &str, words: &str| {
+        let count = words.split(' ').count() - 1;
+        world.ok(&format!("source <(sampan completion bash); COMP_WORDS=({words}); COMP_CWORD={count}; COMP_LINE='{line}'; COMP_POINT={}; _sampan_complete; echo \"${{COMPREPLY[@]}}\"", line.len()))
+    };
+    assert_eq!(bash("sampan rmi box:l", "sampan rmi box : l"), "latest");
+    assert_eq!(bash("sampan run --restart=un", "sampan run --restart = un"), "unless-stopped");
+    assert_eq!(bash("sampan cp idle", "sampan cp idle"), "idle:");
+    for shell in ["zsh", "fish", "powershell"] {
         assert!(world.ok(&format!("sampan completion {shell}")).contains("sampan __complete"));
     }
     drop(world.ok("docker rm -f web idle"));

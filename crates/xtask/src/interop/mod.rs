@@ -3,6 +3,11 @@
 //! Each case is a shell script of a few lines in `registry.txt` (any client, the registry under test) or `client.txt` (ours, a
 //! peer's registry), headed by `## who: what`. All run in one world; what they need beforehand is `prelude.sh`. The result is
 //! `docs/interop/registry.md`: one line a case, from this very run. A client that is not installed is a line too, and no success.
+//! `interop conformance` is in the module of that name.
+
+mod conformance;
+mod junit;
+mod suites;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -19,10 +24,10 @@ const CLIENT: &str = include_str!("client.txt");
 /// What runs against what.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Interop {
-    /// Where the report goes instead of docs/interop/registry.md.
+    /// Where the report goes instead of docs/interop/WHAT.md.
     #[arg(long)]
     report: Option<std::path::PathBuf>,
-    /// `registry`.
+    /// `registry` or `conformance`.
     what: String,
     /// The registry under test: a shell command that serves plain HTTP on `@LISTEN@` for everyone; `@DATA@` is a folder of its own.
     /// Without it: ours. `distribution` and `debian` name the peers' ones.
@@ -31,7 +36,7 @@ pub(crate) struct Interop {
     /// The same with the user captain and the password `a long way to the sea`; without it cases of users fail on another's registry.
     #[arg(long)]
     users_command: Option<String>,
-    /// Only cases whose title contains this; the report is printed and not written.
+    /// Only cases (of conformance: registries) whose title contains this; the report is printed and not written.
     #[arg(long)]
     only: Option<String>,
 }
@@ -57,11 +62,17 @@ struct Servers {
     engine: anyhow::Result<Server>,
 }
 
-/// Runs the cases; fails when one does.
+/// Runs what was asked for; fails when a case does.
 pub(crate) fn interop(arguments: &Interop) -> anyhow::Result<()> {
-    if arguments.what != "registry" {
-        bail!("nothing of the name {:?}; there is registry", arguments.what);
+    match arguments.what.as_str() {
+        "registry" => registry(arguments),
+        "conformance" => conformance::conformance(arguments),
+        other => bail!("nothing of the name {other:?}; there are registry and conformance"),
     }
+}
+
+/// Other people's clients on our registry, our client on other people's.
+fn registry(arguments: &Interop) -> anyhow::Result<()> {
     let rig = Rig::new(4000);
     images::write(&rig.work().join("box.tar"), &images::docker_archive(&setup::busybox(), "box:latest")?)?;
     let servers = Servers { docker: rig.docker(&[]), engine: rig.engine() };

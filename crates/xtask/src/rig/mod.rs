@@ -33,6 +33,14 @@ pub(crate) enum Registry {
     Ours,
     /// Ours; only [`USER`] may do anything.
     OursWithUsers,
+    /// Ours as the conformance suites want it: manifests may lack blobs. With [`USER`] alone, or for all, who may delete too; with
+    /// TLS by a certificate of its own (`ca.crt` below its folder's `tls`), or plain.
+    OursForSuites {
+        /// Only [`USER`].
+        users: bool,
+        /// With TLS.
+        tls: bool,
+    },
     /// distribution 3.1, by the peers' name.
     Distribution,
     /// Debian's docker-registry.
@@ -132,19 +140,19 @@ impl Rig {
         self.count.get()
     }
 
-    /// Starts a registry on plain HTTP with nothing in it.
+    /// Starts a registry with nothing in it, on plain HTTP unless it is one of ours that is to have TLS.
     pub(crate) fn registry(&self, kind: &Registry) -> anyhow::Result<Server> {
         let number = self.number();
         let address = format!("127.0.0.1:{}", 5000 + number);
         let data = format!("{DATA}/registry-{number}");
         let line = match kind {
-            Registry::Ours => format!("exec sampan registry serve --http --anonymous push --data-root '{data}' --listen {address}"),
-            Registry::OursWithUsers => {
-                let add = format!("sampan registry user add {} --role admin --data-root '{data}' --password-stdin", USER.0);
-                format!(
-                    "printf %s '{}' | {add} && exec sampan registry serve --http --anonymous none --data-root '{data}' --listen {address}",
-                    USER.1
-                )
+            Registry::Ours => format!("{} --http --anonymous push", serve(&data, &address)),
+            Registry::OursWithUsers => format!("{} --http --anonymous none", with_user(&data, &address)),
+            Registry::OursForSuites { users, tls } => {
+                let serve = if *users { with_user(&data, &address) } else { serve(&data, &address) };
+                let transport = if *tls { "--tls-generate" } else { "--http" };
+                let anonymous = if *users { "none" } else { "delete" };
+                format!("{serve} {transport} --anonymous {anonymous} --allow-missing-blobs")
             }
             Registry::Distribution => self.distribution("registry3", number, &data, &address)?,
             Registry::Debian => self.distribution("registry2", number, &data, &address)?,
@@ -243,6 +251,11 @@ impl Server {
         found
     }
 
+    /// Where it keeps its data, as the world sees it.
+    pub(crate) fn data(&self) -> &str {
+        &self.data
+    }
+
     /// What it printed.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -269,6 +282,17 @@ impl Drop for Server {
             }
         }
     }
+}
+
+/// The beginning of the command line of a registry of ours.
+fn serve(data: &str, address: &str) -> String {
+    format!("exec sampan registry serve --data-root '{data}' --listen {address}")
+}
+
+/// The same that first makes [`USER`].
+fn with_user(data: &str, address: &str) -> String {
+    let add = format!("sampan registry user add {} --role admin --data-root '{data}' --password-stdin", USER.0);
+    format!("printf %s '{}' | {add} && {}", USER.1, serve(data, address))
 }
 
 /// A program that the peers installed.

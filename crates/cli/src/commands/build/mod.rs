@@ -3,10 +3,15 @@
 //! `source` finds out what is meant, `context` makes the archive, `handover` spares it with our own engine, `upload` sends it,
 //! `reply` shows what comes back.
 
+mod call;
 mod context;
+mod deliver;
 mod fetch;
 mod flags;
+mod flatten;
 mod handover;
+mod named;
+mod outputs;
 mod reply;
 mod request;
 mod source;
@@ -26,6 +31,7 @@ use self::context::Added;
 use self::fetch::Temporary;
 pub(super) use self::flags::COMMANDS;
 use self::handover::Handed;
+use self::outputs::Outputs;
 use self::reply::{Built, Show};
 use self::source::{Local, Place};
 use self::upload::Content;
@@ -85,8 +91,11 @@ async fn run(app: &App, matches: &Matches) -> Outcome {
     }
     let (given, file) = (matches.words[0].as_str(), matches.text("file"));
     let place = Place::of(given, file)?;
+    let asked = call::call(matches)?;
+    let outputs = Outputs::read(matches)?;
     let show = show(app, matches)?;
     let quiet = show == Show::Quiet;
+    outputs::check_cache(matches)?;
     let iidfile = matches.text("iidfile");
     remove_old(iidfile)?;
     let client = app.client()?;
@@ -96,9 +105,14 @@ async fn run(app: &App, matches: &Matches) -> Outcome {
     if matches.truth("explain") && !native {
         return Err(CliError::unsupported("--explain", "this engine does not say why it runs a step"));
     }
-    let call =
-        request::call(app, client, matches, &plan.dockerfile, quiet)?.header("X-Registry-Config", &credentials::registry_config(app));
-    let call = call.query_if("sampan", native);
+    if !native && let Some(flag) = ["build-context", "call", "check", "no-cache-filter"].into_iter().find(|flag| matches.given(flag)) {
+        return Err(CliError::unsupported(&format!("--{flag}"), "this engine speaks the classic protocol of builds only"));
+    }
+    let contexts = named::contexts(app, matches).await.map(|contexts| contexts.map(|contexts| contexts.print()).unwrap_or_default())?;
+    let call = request::call(app, client, matches, outputs.tags(), &plan.dockerfile, quiet)?
+        .header("X-Registry-Config", &credentials::registry_config(app));
+    let call = call.query_if("sampan", native).query_some("sampancontexts", &contexts);
+    let call = call.query_some("sampancall", asked.as_ref().map_or("", |asked| &asked.name));
     let (call, sent) = match plan.what {
         What::Archive(content) => {
             let (body, sent) = upload::start(content, matches.truth("compress"), quiet || native);
@@ -113,7 +127,15 @@ async fn run(app: &App, matches: &Matches) -> Outcome {
     // A context that could not be read is the cause of the rest, unless the engine had something to say before.
     let sent = sent.and_then(|mut sent| sent.try_recv().ok());
     match (ended, sent) {
-        (Ok(built), _) => finish(app, quiet, iidfile, &built),
+        (Ok(Built { answer: Some(answer), .. }), _) => {
+            let (text, code) = asked.as_ref().map_or_else(|| Ok((String::new(), 1)), |asked| call::show(asked, &answer))?;
+            app.print(&text).map(|()| code)
+        }
+        (Ok(built), _) => {
+            deliver::deliver(app, &outputs, built.id(), quiet).await?;
+            deliver::write_metadata(app, matches, &outputs, built.id()).await?;
+            finish(app, quiet && outputs.says_id(), iidfile, &built)
+        }
         (Err(failed), Some(Err(cause))) if !failed.error.from_engine && !cause.text.is_empty() => Err(cause),
         (Err(failed), sent) => {
             if quiet {

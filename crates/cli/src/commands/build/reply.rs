@@ -37,6 +37,15 @@ pub(super) struct Built {
     pub(super) image: String,
     /// What a quiet build printed.
     pub(super) printed: String,
+    /// What the engine says of a Dockerfile that it was asked about, in place of an image.
+    pub(super) answer: Option<Value>,
+}
+
+impl Built {
+    /// The image's ID, which some engines say in words alone.
+    pub(super) fn id(&self) -> &str {
+        if self.image.is_empty() { self.printed.trim() } else { &self.image }
+    }
 }
 
 /// Reads and shows an answer to its end. Where the future is dropped before, the terminal is put right.
@@ -140,6 +149,9 @@ impl<O: Write, E: Write> Display<O, E> {
 
     fn tick(&mut self, now: Duration) -> Outcome<()> {
         if self.native && self.show != Show::Quiet {
+            if let Some(size) = terminal::size(io::stderr()) {
+                self.steps.resize(size);
+            }
             self.steps.tick(now)?;
         }
         Ok(())
@@ -153,6 +165,10 @@ impl<O: Write, E: Write> Display<O, E> {
         let id = message.get("id").and_then(Value::as_str).unwrap_or_default();
         if let Some(image) = message.pointer("/aux/ID").and_then(Value::as_str).filter(|_| id.is_empty() || id == "moby.image.id") {
             image.clone_into(&mut self.built.image);
+            return Ok(None);
+        }
+        if let Some(answer) = message.get("sampan").filter(|event| event.get("kind").and_then(Value::as_str) == Some("examined")) {
+            self.built.answer = Some(answer.clone());
             return Ok(None);
         }
         self.native |= Steps::<E>::knows(message);
@@ -185,6 +201,9 @@ impl<O: Write, E: Write> Display<O, E> {
     }
 
     fn finish(mut self, now: Duration) -> Result<Built, Failed> {
+        if self.built.answer.is_some() {
+            return Ok(self.built);
+        }
         if self.native && self.built.image.is_empty() {
             return self.fail(CliError::new("the engine's answer broke off"), now);
         }
@@ -265,7 +284,8 @@ mod tests {
         assert_eq!((out.as_str(), error.as_str()), ("Step 1/1 : FROM scratch\nSuccessfully built 1\n", ""));
         assert_eq!(ended.unwrap().image, "sha256:1");
         let (out, _, ended) = play(Show::Quiet, &[json!({"stream":"sha256:1\n"})]);
-        assert_eq!((out.as_str(), ended.unwrap().printed.as_str()), ("", "sha256:1\n"));
+        let built = ended.unwrap();
+        assert_eq!((out.as_str(), built.printed.as_str(), built.id()), ("", "sha256:1\n", "sha256:1"));
     }
 
     #[test]

@@ -31,12 +31,19 @@ const PLAIN: [(&str, &str); 12] = [
 ///
 /// # Errors
 /// Docker's texts.
-pub(super) fn call<'a>(app: &App, client: &'a Client, matches: &Matches, dockerfile: &str, quiet: bool) -> Outcome<Call<'a>> {
+pub(super) fn call<'a>(
+    app: &App,
+    client: &'a Client,
+    matches: &Matches,
+    names: &[String],
+    dockerfile: &str,
+    quiet: bool,
+) -> Outcome<Call<'a>> {
     if matches.truth("squash") {
         return Err(CliError::new("\"--squash\" is only supported on a Docker daemon with experimental features enabled"));
     }
     let mut call = client.post("/build").query("version", "1").query_some("dockerfile", dockerfile);
-    for name in matches.list("tag") {
+    for name in names {
         call = call.query("t", name);
     }
     for (flag, parameter) in PLAIN {
@@ -68,6 +75,7 @@ pub(super) fn call<'a>(app: &App, client: &'a Client, matches: &Matches, dockerf
         ("buildargs", arguments),
         ("labels", labels(matches.list("label"))),
         ("ulimits", ulimits(matches.list("ulimit"))?),
+        ("sampannocache", matches.given("no-cache-filter").then(|| Json::list(matches.list("no-cache-filter").iter().map(String::as_str)))),
         ("cachefrom", matches.given("cache-from").then(|| Json::list(matches.list("cache-from").iter().map(String::as_str)))),
     ] {
         if let Some(json) = json {
