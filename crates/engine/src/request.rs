@@ -80,7 +80,10 @@ impl Engine {
     }
 
     /// Process 1 of another container, for `container:ID` modes; 0 for others.
-    fn join(&self, mode: &str, what: &str) -> Result<u32, EngineError> {
+    ///
+    /// # Errors
+    /// There is no such container, or it does not run.
+    pub fn join(&self, mode: &str, what: &str) -> Result<u32, EngineError> {
         let Some(id) = mode.strip_prefix("container:") else { return Ok(0) };
         let other = self.table().find(id)?;
         let facts = other.facts();

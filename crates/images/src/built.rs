@@ -105,6 +105,7 @@ impl Images {
             self.store().put_tag(&name.to_string(), image)?;
             self.event("tag", &image.to_string(), &name.familiar());
         }
+        self.event("create", &image.to_string(), &image.to_string());
         Ok(())
     }
 

@@ -20,8 +20,13 @@ use sampan_sys::dir;
 pub enum Mode {
     /// An image layer: whiteouts become overlay's.
     Layer,
-    /// Files as they are.
+    /// Files as they are; directories and what is none never replace each other.
     Plain,
+    /// Files as they are; what is in an entry's way goes.
+    Over {
+        /// Owner and group of everything, instead of the archive's.
+        owner: Option<(u32, u32)>,
+    },
 }
 
 /// What an extraction made.
@@ -407,9 +412,18 @@ impl<'a> Extraction<'a> {
         })
     }
 
+    fn owner(&self, header: &Header) -> (Option<Uid>, Option<Gid>) {
+        let (uid, gid) = match self.mode {
+            Mode::Over { owner: Some(owner) } => owner,
+            _ => (header.uid, header.gid),
+        };
+        (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+    }
+
     /// Owner, then mode, then attributes: in another order the kernel would clear some of them.
     fn attributes(&self, made: &OwnedFd, header: &Header) -> io::Result<()> {
-        rustix::fs::fchown(made, Some(Uid::from_raw(header.uid)), Some(Gid::from_raw(header.gid)))?;
+        let (uid, gid) = self.owner(header);
+        rustix::fs::fchown(made, uid, gid)?;
         rustix::fs::fchmod(made, rustix::fs::Mode::from_raw_mode(header.mode))?;
         for (name, value) in header.xattrs.iter().filter(|(name, _)| self.keeps(name)) {
             match rustix::fs::fsetxattr(made, name.as_str(), value, XattrFlags::empty()) {
@@ -423,8 +437,8 @@ impl<'a> Extraction<'a> {
 
     /// The same for what cannot be opened: links and special files. Their own extended attributes are left out.
     fn attributes_by_name(&self, header: &Header, name: &OsStr, parent: BorrowedFd<'_>) -> io::Result<()> {
-        let owner = (Some(Uid::from_raw(header.uid)), Some(Gid::from_raw(header.gid)));
-        rustix::fs::chownat(parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+        let (uid, gid) = self.owner(header);
+        rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(rustix::fs::utimensat(parent, name, &times(header.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 

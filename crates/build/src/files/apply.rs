@@ -28,6 +28,7 @@ pub(crate) struct Applied<'a> {
 /// Carries actions out, in order. `now` is the time of what is made here.
 /// Archives unpack up to `quota`, each.
 pub(crate) fn apply(target: &Target, actions: &[Applied<'_>], now: (i64, u32), quota: Quota, cancel: &Cancel) -> Result<(), BuildError> {
+    let are_several = actions.iter().map(|one| if one.source.is_some() { one.selected.len() } else { 1 }).sum::<usize>() > 1;
     for one in actions {
         match one.action {
             FileAction::Mkdir { path, mode, owner } => {
@@ -36,18 +37,29 @@ pub(crate) fn apply(target: &Target, actions: &[Applied<'_>], now: (i64, u32), q
                     Some(20) => BuildError::invalid(format!("Cannot mkdir: {path} is not a directory")),
                     _ => BuildError::io(format!("make directory {path}"))(error),
                 };
-                target.directory(place(path).0.as_slice(), 0o755, owner).map_err(fail)?;
+                target.directory(place(path.as_bytes()).0.as_slice(), 0o755, owner).map_err(fail)?;
                 target.directory(path.trim_matches('/').as_bytes(), *mode, owner).map_err(fail)?;
+            }
+            FileAction::Write { path, .. }
+                if are_several && !(path.ends_with('/') || target.is_directory(path.trim_matches('/').as_bytes())) =>
+            {
+                return Err(several(false));
             }
             FileAction::Write { path, name, mode, owner, content } => write(target, path, name, mode, owner.as_deref(), content, now)?,
             FileAction::Copy(copy) => {
                 if let Some(source) = one.source {
-                    Copier::new(target, source, copy, one.download, quota, cancel)?.run(&one.selected)?;
+                    Copier::new(target, source, copy, one.download, quota, cancel)?.run(&one.selected, are_several)?;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Several files cannot have one name.
+fn several(add: bool) -> BuildError {
+    let verb = if add { "ADD" } else { "COPY" };
+    BuildError::invalid(format!("When using {verb} with more than one source file, the destination must be a directory and end with a /"))
 }
 
 fn lookup(target: &Target, owner: Option<&str>) -> Result<Owner, BuildError> {
@@ -70,8 +82,10 @@ fn write(
     let owner = lookup(target, owner)?;
     let fail = |error| BuildError::io(format!("write {path}"))(error);
     let inside = path.ends_with('/') || target.is_directory(path.trim_matches('/').as_bytes());
-    let (folder, name) = if inside { (path.trim_matches('/').as_bytes().to_vec(), name.as_bytes().to_vec()) } else { place(path) };
-    let folder = target.directory(&folder, 0o755, owner).map_err(fail)?;
+    let (folder, name) =
+        if inside { (path.trim_matches('/').as_bytes().to_vec(), name.as_bytes().to_vec()) } else { place(path.as_bytes()) };
+    let parent_mode = if let Mode::Octal(mode) = mode { *mode } else { 0o755 };
+    let folder = target.directory(&folder, parent_mode, owner).map_err(fail)?;
     let node = plain(NodeKind::File, now, content.len() as u64);
     let new = NewFile { node: &node, mode: changed(mode, &node), owner, hash: None };
     target.file(&folder, &name, &mut Content::Bytes(content), &new).map_err(fail)
@@ -173,8 +187,8 @@ struct Level {
     pending: std::vec::IntoIter<Node>,
     /// Path below what was selected.
     below: Vec<u8>,
-    /// Set at the end where we made it.
-    mtime: Option<(i64, u32)>,
+    /// Set at the end.
+    mtime: (i64, u32),
 }
 
 impl<'a> Copier<'a> {
@@ -209,12 +223,12 @@ impl<'a> Copier<'a> {
         }
     }
 
-    fn run(&mut self, selected: &[Selected]) -> Result<(), BuildError> {
+    fn run(&mut self, selected: &[Selected], are_several: bool) -> Result<(), BuildError> {
         let fail = self.fail();
         let dest = self.copy.dest.trim_matches('/').as_bytes();
         let parent_owner = self.owner.unwrap_or((0, 0));
-        let inside = self.copy.dest_is_dir || self.copy.parents.is_some() || self.target.is_directory(dest);
         for one in selected {
+            let inside = self.copy.parents.is_some() || self.copy.dest_is_dir || self.target.is_directory(dest);
             let mut folder = dest.to_vec();
             if !one.parents.is_empty() {
                 folder = join(&folder, &one.parents);
@@ -229,37 +243,42 @@ impl<'a> Copier<'a> {
                 let file = self.source.open(&one.node).map_err(&fail)?;
                 if is_archive(&file) {
                     let place = self.target.directory(&folder, 0o755, parent_owner).map_err(&fail)?;
-                    unpack(file, self.target.writable(&place).map_err(&fail)?, self.quota, self.cancel)?;
+                    unpack(file, self.target.writable(&place).map_err(&fail)?, self.owner, self.quota, self.cancel)?;
                     continue;
                 }
             }
-            let (folder, name) = if inside { (folder, one.name.clone()) } else { place(&self.copy.dest) };
-            let folder = self.target.directory(&folder, 0o755, parent_owner).map_err(&fail)?;
+            if are_several && !inside {
+                return Err(several(self.copy.add));
+            }
+            let (folder, name) = if inside { (folder, one.name.clone()) } else { self.place_of(dest, one).map_err(&fail)? };
+            let folder = self.target.directory(&folder, self.parent_mode(), parent_owner).map_err(&fail)?;
             self.single(&folder, &name, &one.node).map_err(&fail)?;
         }
         Ok(())
     }
 
-    /// Copies what is in a directory.
+    /// The mode of directories that are made on the way to a destination.
+    fn parent_mode(&self) -> u32 {
+        if let Mode::Octal(mode) = self.copy.mode { mode } else { 0o755 }
+    }
+
+    /// The folder and the name of a file that has a name of its own at the destination. What is there is written through links.
+    fn place_of(&self, dest: &[u8], one: &Selected) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        let dest = if one.node.kind == NodeKind::File { self.target.followed(dest)? } else { dest.to_vec() };
+        Ok(place(&dest))
+    }
+
+    /// Copies what is in a directory. The directory itself gives its time only: its mode and owner stay behind.
     fn directory(&mut self, into: &[u8], node: &Node) -> Result<(), BuildError> {
         let fail = self.fail();
-        let (owner, mode) = (self.owner_of(node), self.mode_of(node));
-        let (parent, name) = super::source::split(into);
-        let exists = self.target.is_directory(into);
-        let folder = if exists || name.is_empty() {
-            self.target.directory(into, mode, owner).map_err(&fail)?
-        } else {
-            let parent = self.target.directory(parent, 0o755, self.owner.unwrap_or((0, 0))).map_err(&fail)?;
-            self.target.enter(&parent, name, node, mode, owner).map_err(&fail)?.0
-        };
+        let folder = self.target.directory(into, self.parent_mode(), self.owner.unwrap_or((0, 0))).map_err(&fail)?;
         let children = self.source.children(node).map_err(&fail)?;
-        let mtime = (!exists).then_some(node.mtime);
-        let mut levels = vec![Level { folder, pending: children.into_iter(), below: Vec::new(), mtime }];
+        let mut levels = vec![Level { folder, pending: children.into_iter(), below: Vec::new(), mtime: node.mtime }];
         while let Some(level) = levels.last_mut() {
             self.cancel.check().map_err(|_| BuildError::Cancelled)?;
             let Some(child) = level.pending.next() else {
-                if let (Some(mtime), Some(made)) = (level.mtime, level.folder.made()) {
-                    rustix::fs::futimens(made, &super::target::times(mtime)).map_err(|error| fail(error.into()))?;
+                if let Some(made) = level.folder.made() {
+                    rustix::fs::futimens(made, &super::target::times(level.mtime)).map_err(|error| fail(error.into()))?;
                 }
                 levels.pop();
                 continue;
@@ -275,9 +294,13 @@ impl<'a> Copier<'a> {
                 self.single(&level.folder, &name, &child).map_err(&fail)?;
                 continue;
             }
-            let entered = self.target.enter(&level.folder, &name, &child, self.mode_of(&child), self.owner_of(&child)).map_err(&fail)?;
+            let (mode, owner) = (self.mode_of(&child), self.owner_of(&child));
+            let (folder, made) = self.target.enter(&level.folder, &name, &child, mode, owner).map_err(&fail)?;
+            if !made {
+                self.target.renew(&folder, &child, mode, owner).map_err(&fail)?;
+            }
             let children = self.source.children(&child).map_err(&fail)?;
-            levels.push(Level { folder: entered.0, pending: children.into_iter(), below, mtime: entered.1.then_some(child.mtime) });
+            levels.push(Level { folder, pending: children.into_iter(), below, mtime: child.mtime });
         }
         Ok(())
     }

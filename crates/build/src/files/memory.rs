@@ -196,6 +196,12 @@ pub(crate) struct MemoryTree {
     most_held: usize,
 }
 
+/// A directory that the stream does not describe: made now.
+fn implied(path: Vec<u8>) -> Node {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Node { mtime: (i64::try_from(now.as_secs()).unwrap_or(0), now.subsec_nanos()), ..directory(path) }
+}
+
 fn directory(path: Vec<u8>) -> Node {
     Node {
         path,
@@ -228,7 +234,7 @@ fn clean(path: &[u8]) -> Option<Vec<u8>> {
 impl MemoryTree {
     /// A tree without files.
     pub(crate) fn empty(mirror: std::sync::Arc<Mirror>) -> Self {
-        let root = Entry { node: directory(Vec::new()), hash: [0; 32], names: Vec::new() };
+        let root = Entry { node: implied(Vec::new()), hash: [0; 32], names: Vec::new() };
         Self { mirror, entries: BTreeMap::from([(Vec::new(), root)]), held: 0, most_held: MOST_HELD }
     }
 
@@ -314,11 +320,15 @@ impl MemoryTree {
         }
         let (mut hash, mut fresh) = ([0; 32], None);
         if header.kind == Kind::Hardlink {
-            let target = clean(&header.link).and_then(|target| self.entries.get(&target)).filter(|entry| entry.node.kind == NodeKind::File);
-            let target = target.ok_or_else(|| {
+            let number = self.entries.len() as u64;
+            let target = clean(&header.link).and_then(|target| self.entries.get_mut(&target));
+            let target = target.filter(|entry| entry.node.kind == NodeKind::File).ok_or_else(|| {
                 BuildError::invalid(format!("forbidden link outside the build context: {} -> {}", shown(path), shown(&header.link)))
             })?;
-            (node.size, hash) = (target.node.size, target.hash);
+            // Both are one file.
+            let identity = *target.node.identity.get_or_insert((0, number));
+            node = Node { path: path.to_vec(), identity: Some(identity), ..target.node.clone() };
+            hash = target.hash;
         } else if kind == NodeKind::File {
             let (taken, is_new) = self.mirror.take(reader, header.size).map_err(|error| BuildError::context(&error))?;
             hash = taken;
@@ -356,7 +366,7 @@ impl MemoryTree {
         for path in &paths {
             let mut folder = split(path).0;
             while !folder.is_empty() && self.entries.get(folder).is_none_or(|entry| entry.node.kind != NodeKind::Directory) {
-                self.insert(directory(folder.to_vec()), [0; 32])?;
+                self.insert(implied(folder.to_vec()), [0; 32])?;
                 folder = split(folder).0;
             }
         }

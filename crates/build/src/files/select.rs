@@ -46,7 +46,7 @@ pub(crate) fn select(source: &dyn Source, copy: &Copy, cancel: &Cancel) -> Resul
     let path = trimmed(&whole);
     let fail = |error: io::Error| BuildError::io(format!("read {}", copy.source_as_written))(error);
     if !pattern::has_meta(&whole) {
-        let node = source.find(path, true).map_err(fail)?.ok_or_else(|| BuildError::missing_source(copy))?;
+        let node = source.find(path, true).map_err(fail)?.ok_or_else(|| BuildError::missing(copy, path, source.has_owners()))?;
         let found = Selected { parents: kept_parents(copy, path), name: split(path).1.to_vec(), node };
         return Ok(vec![found]);
     }
@@ -78,6 +78,11 @@ pub(crate) fn select(source: &dyn Source, copy: &Copy, cancel: &Cancel) -> Resul
         }
     }
     out.sort_by(|left, right| left.node.path.cmp(&right.node.path));
+    // As a path without wildcards, each one is what it leads to.
+    for one in out.iter_mut().filter(|one| copy.parents.is_none() && one.node.kind == NodeKind::Symlink) {
+        let missing = || BuildError::missing(copy, &one.node.path, source.has_owners());
+        one.node = source.find(&one.node.path, true).map_err(fail)?.ok_or_else(missing)?;
+    }
     Ok(out)
 }
 

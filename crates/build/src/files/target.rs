@@ -32,6 +32,9 @@ enum Root {
     Merged(Merged),
 }
 
+/// Links that are followed on one way.
+const LINKS: usize = 40;
+
 /// Owner and group.
 pub(crate) type Owner = (u32, u32);
 
@@ -101,6 +104,38 @@ impl Target {
         }
     }
 
+    /// Where a path leads that may end in links, whether something is there or not.
+    pub(crate) fn followed(&self, path: &[u8]) -> io::Result<Vec<u8>> {
+        let mut path = path.to_vec();
+        for _ in 0..LINKS {
+            match self.link_at(&path) {
+                Ok(Some(link)) if link.starts_with(b"/") => path = link,
+                Ok(Some(link)) => path = join(split(&path).0, &link),
+                Ok(None) => return Ok(path),
+                // No such folder; none at all.
+                Err(error) if matches!(error.raw_os_error(), Some(2 | 20)) => return Ok(path),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(rustix::io::Errno::LOOP.into())
+    }
+
+    /// The target of a link, where a path is one.
+    fn link_at(&self, path: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let place = match &self.root {
+            Root::Plain(root) => dir::open_in(root.as_fd(), path, flags)?,
+            Root::Merged(merged) => {
+                let (folder, name) = split(path);
+                merged.open(&join(&merged.resolve(folder)?.0, name), flags)?
+            }
+        };
+        if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::Symlink {
+            return Ok(None);
+        }
+        Ok(Some(rustix::fs::readlinkat(&place, "", Vec::new())?.into_bytes()))
+    }
+
     /// Opens a directory and makes what is missing on the way to it.
     pub(crate) fn directory(&self, path: &[u8], mode: u32, owner: Owner) -> io::Result<Folder> {
         match self.open(path) {
@@ -113,6 +148,11 @@ impl Target {
             at = join(&at, part);
             folder = match self.open(&at) {
                 Err(error) if is_missing(&error) => {
+                    let led = self.followed(&at)?;
+                    if led != at {
+                        folder = self.directory(&led, mode, owner)?;
+                        continue;
+                    }
                     let made = self.make(&folder, part)?.ok_or(rustix::io::Errno::EXIST)?;
                     let directory = self.writable(&made)?;
                     own(directory, owner)?;
@@ -162,6 +202,14 @@ impl Target {
                 Ok((Folder::plain(path, inner), false))
             }
         }
+    }
+
+    /// Gives a directory that was there a node's attributes.
+    pub(crate) fn renew(&self, folder: &Folder, node: &Node, mode: u32, owner: Owner) -> io::Result<()> {
+        let directory = self.writable(folder)?;
+        rustix::fs::fchown(directory, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+        rustix::fs::fchmod(directory, Mode::from_raw_mode(mode))?;
+        set_xattrs(directory, node)
     }
 
     /// Makes room for something that is no directory.
@@ -338,7 +386,9 @@ fn copy_content(source: &File, target: &mut File, size: u64) -> io::Result<()> {
 }
 
 /// The folder of an absolute path and the name in it.
-pub(crate) fn place(path: &str) -> (Vec<u8>, Vec<u8>) {
-    let (folder, name) = split(path.trim_matches('/').as_bytes());
+pub(crate) fn place(path: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(start, |last| last + 1);
+    let (folder, name) = split(&path[start..end]);
     (folder.to_vec(), name.to_vec())
 }

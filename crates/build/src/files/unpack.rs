@@ -9,6 +9,7 @@ use sampan_archive::{Compression, Decompress};
 use sampan_base::Cancel;
 use sampan_layers::{Mode, Quota, extract_within};
 
+use super::target::Owner;
 use crate::run::BuildError;
 
 /// Whether a file is a tar archive, compressed or not.
@@ -34,8 +35,9 @@ pub(crate) fn is_archive(file: &File) -> bool {
     check().unwrap_or(false)
 }
 
-/// Unpacks an archive into a directory, up to a limit.
-pub(crate) fn unpack(file: File, directory: &OwnedFd, quota: Quota, cancel: &Cancel) -> Result<(), BuildError> {
+/// Unpacks an archive into a directory, up to a limit; everything gets the owner, where one is given.
+pub(crate) fn unpack(file: File, directory: &OwnedFd, owner: Option<Owner>, quota: Quota, cancel: &Cancel) -> Result<(), BuildError> {
     let reader = Decompress::new(file).map_err(BuildError::io("read an archive"))?;
-    extract_within(reader, directory.as_fd(), Mode::Plain, quota, cancel).map(drop).map_err(|error| BuildError::room("ADD failed", &error))
+    let mode = Mode::Over { owner };
+    extract_within(reader, directory.as_fd(), mode, quota, cancel).map(drop).map_err(|error| BuildError::room("ADD failed", &error))
 }

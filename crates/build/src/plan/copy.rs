@@ -48,7 +48,7 @@ impl Planner<'_> {
             message.push_str(&format!(" {source}"));
             let mut copy = self.source(source, &transfer, add, from, head.lines)?;
             copy.dest.clone_from(&dest);
-            copy.dest_is_dir = dest.ends_with('/') || transfer.sources.len() + transfer.contents.len() > 1;
+            copy.dest_is_dir = dest.ends_with('/');
             (copy.owner, copy.mode) = (owner.clone(), mode.clone());
             actions.push(FileAction::Copy(Box::new(copy)));
         }

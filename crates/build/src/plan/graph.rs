@@ -189,6 +189,8 @@ pub enum Network {
     None,
     /// The host's.
     Host,
+    /// That of a process.
+    Join(u32),
 }
 
 /// The confinement of a command.
@@ -337,7 +339,7 @@ pub struct Copy {
     pub source_as_written: String,
     /// Where to, absolute.
     pub dest: String,
-    /// Whether the destination is a directory whatever it is now (it ends in `/`, or there are several sources).
+    /// Whether the destination is a directory whatever it is now (it ends in `/`).
     pub dest_is_dir: bool,
     /// `user[:group]`; `None` is root for contexts and downloads alike.
     pub owner: Option<String>,

@@ -119,7 +119,8 @@ fn unused(planner: &Planner<'_>) -> Vec<String> {
         let platform = ["BUILD", "TARGET"].iter().any(|side| key.strip_prefix(side).is_some_and(is_platform_fact));
         declared.contains(key) || run::is_proxy(key) || key.starts_with("BUILDKIT_") || key == "SOURCE_DATE_EPOCH" || platform
     };
-    planner.request.build_args.keys().filter(|key| !known(key)).cloned().collect()
+    let named: BTreeSet<&String> = planner.request.build_args.keys().chain(&planner.request.valueless_args).collect();
+    named.into_iter().filter(|key| !known(key)).cloned().collect()
 }
 
 fn is_platform_fact(rest: &str) -> bool {

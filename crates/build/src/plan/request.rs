@@ -15,6 +15,8 @@ pub struct Request {
     pub target: Option<String>,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
+    /// Those of them that were named without a value, which the client's environment did not have either: they set nothing.
+    pub valueless_args: Vec<String>,
     /// `--label`.
     pub labels: BTreeMap<String, String>,
     /// What to build for; `None` is this machine's.

@@ -245,6 +245,12 @@ impl Planner<'_> {
                     }
                 }
             };
+            if is_copy && source == stage {
+                return Err(PlanError {
+                    classic: index.map(|index| format!("invalid from flag value {index}: refers to current build stage")),
+                    ..fault(format!("circular dependency detected on stage: {}", self.stages[stage].display_name), Some(lines))
+                });
+            }
             command.sources.push(source);
             // The last instruction that reads a stage is the one that errors name.
             self.stages[stage].dependencies.insert(source, lines);

@@ -93,14 +93,14 @@ impl<'a> Run<'a> {
     pub(super) fn base_step(&self, number: usize) -> Option<usize> {
         let step = &self.graph.steps[number];
         let stage = self.graph.stages.iter().find(|stage| stage.steps.contains(&number))?;
-        if step.root.is_some_and(|root| matches!(self.graph.ops.get(root.0), Some(Op::Image { .. }))) {
-            return None;
-        }
         let name = stage.base_name.to_lowercase();
         let named =
             self.graph.stages.iter().rev().filter(|other| other.index < stage.index).find(|other| other.name == name && !name.is_empty());
         if let Some(other) = named {
             return other.steps.end.checked_sub(1);
+        }
+        if step.root.is_some_and(|root| matches!(self.graph.ops.get(root.0), Some(Op::Image { .. }))) {
+            return None;
         }
         step.root.and_then(|root| self.makers.get(&root).copied())
     }

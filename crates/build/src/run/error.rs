@@ -144,12 +144,11 @@ impl BuildError {
         move |source| Self::Io { action, source }
     }
 
-    /// A source that is not there.
-    pub(crate) fn missing_source(copy: &Copy) -> Self {
+    /// A source that is not there, in the context or elsewhere.
+    pub(crate) fn missing(copy: &Copy, path: &[u8], elsewhere: bool) -> Self {
         let verb = if copy.add { "ADD" } else { "COPY" };
-        let path = copy.source.trim_start_matches('/');
-        Self::invalid(format!(
-            "{verb} failed: file not found in build context or excluded by .dockerignore: stat {path}: file does not exist"
-        ))
+        let place = if elsewhere { "" } else { "file not found in build context or excluded by .dockerignore: " };
+        let path = sampan_base::sanitize(&String::from_utf8_lossy(path));
+        Self::invalid(format!("{verb} failed: {place}stat {path}: file does not exist"))
     }
 }

@@ -73,6 +73,7 @@ impl Run<'_> {
                 Network::Default => None,
                 Network::None => Some(SandboxNetwork::None),
                 Network::Host => Some(SandboxNetwork::Host),
+                Network::Join(process) => Some(SandboxNetwork::Join(process)),
             },
             hostname: if resources.hostname.is_empty() { "buildkitsandbox".into() } else { resources.hostname.clone() },
             extra_hosts: resources.extra_hosts.clone(),

@@ -122,12 +122,6 @@ impl Run<'_> {
                 one.download = opened.download;
                 wanted += 1;
                 found += one.selected.len();
-                if one.selected.len() > 1 && !copy.dest_is_dir && copy.parents.is_none() {
-                    let verb = if copy.add { "ADD" } else { "COPY" };
-                    return Err(BuildError::invalid(format!(
-                        "When using {verb} with more than one source file, the destination must be a directory and end with a /"
-                    )));
-                }
             }
             applied.push(one);
         }

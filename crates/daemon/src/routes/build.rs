@@ -52,17 +52,19 @@ struct Wish {
     remote: String,
 }
 
-fn wish(query: &Query, headers: &HeaderMap) -> Result<Wish, ApiError> {
+fn wish(context: &Context, query: &Query, headers: &HeaderMap) -> Result<Wish, ApiError> {
     refuse(query)?;
     let truth = |key: &str| query.truth(key);
+    let (build_args, valueless_args) = build_args(query)?;
     let plan = Request {
         target: Some(query.text("target").to_owned()).filter(|target| !target.is_empty()),
-        build_args: build_args(query)?,
+        build_args,
+        valueless_args,
         labels: json_map(query, "labels")?,
         platform: platform(query)?,
         no_cache: no_cache(query)?,
         contexts: contexts(query)?,
-        network: network(query.text("networkmode"))?,
+        network: network(context, query.text("networkmode"))?,
         // The socket is root's: whoever may speak to it has these rights.
         entitlements: Entitlements { network_host: true, security_insecure: false },
         classic: !truth("sampan"),
@@ -177,16 +179,20 @@ fn json_list(query: &Query, key: &str) -> Result<Vec<String>, ApiError> {
     }
 }
 
-/// An argument without a value is one that the client's environment does not have: it is not given.
-fn build_args(query: &Query) -> Result<BTreeMap<String, String>, ApiError> {
-    match query.text("buildargs") {
-        "" => Ok(BTreeMap::new()),
-        text => {
-            let read: Option<BTreeMap<String, Option<String>>> =
-                serde_json::from_str(text).map_err(|error| ApiError::invalid(format!("error reading build args: {error}")))?;
-            Ok(read.unwrap_or_default().into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+/// Arguments with their values, and those without: they are ones that the client's environment does not have.
+fn build_args(query: &Query) -> Result<(BTreeMap<String, String>, Vec<String>), ApiError> {
+    let (mut given, mut valueless) = (BTreeMap::new(), Vec::new());
+    if !query.text("buildargs").is_empty() {
+        let read: Option<BTreeMap<String, Option<String>>> = serde_json::from_str(query.text("buildargs"))
+            .map_err(|error| ApiError::invalid(format!("error reading build args: {error}")))?;
+        for (key, value) in read.unwrap_or_default() {
+            match value {
+                Some(value) => drop(given.insert(key, value)),
+                None => valueless.push(key),
+            }
         }
     }
+    Ok((given, valueless))
 }
 
 fn platform(query: &Query) -> Result<Option<Platform>, ApiError> {
@@ -198,11 +204,12 @@ fn platform(query: &Query) -> Result<Option<Platform>, ApiError> {
     }
 }
 
-fn network(mode: &str) -> Result<Network, ApiError> {
+fn network(context: &Context, mode: &str) -> Result<Network, ApiError> {
     match mode {
         "" | "default" | "bridge" => Ok(Network::Default),
         "none" => Ok(Network::None),
         "host" => Ok(Network::Host),
+        mode if mode.starts_with("container:") => Ok(Network::Join(context.engine.join(mode, "network")?)),
         other => Err(ApiError::invalid(format!("network mode \"{other}\" not supported by buildkit"))),
     }
 }
@@ -281,7 +288,7 @@ fn fault(engine: &Engine, limits: &Limits) -> String {
 }
 
 async fn build(context: Arc<Context>, call: Call) -> Reply {
-    let mut wish = match wish(&call.query, call.request.headers()) {
+    let mut wish = match wish(&context, &call.query, call.request.headers()) {
         Ok(wish) => wish,
         Err(error) => {
             body::drain(call.request.into_body()).await;

@@ -42,6 +42,8 @@ struct Waiting {
     pretended: bool,
     /// Whether what it resulted in is not said: triggers of the base image follow.
     silent: bool,
+    /// Whether another stage follows: what this one resulted in is told to programs too.
+    ends_stage: bool,
     done: bool,
 }
 
@@ -124,7 +126,8 @@ impl Shower<'_> {
             let op = step.op.and_then(|op| graph.ops.get(op.0));
             let folders =
                 matches!(op, Some(Op::File(file)) if file.actions.iter().all(|action| matches!(action, FileAction::Mkdir { .. })));
-            Waiting { texts, pretended: !step.from && (op.is_none() || folders), silent: is_trigger(number + 1), done: false }
+            let ends_stage = graph.steps.get(number + 1).is_some_and(|next| next.from);
+            Waiting { texts, pretended: !step.from && (op.is_none() || folders), silent: is_trigger(number + 1), ends_stage, done: false }
         });
         self.waiting = steps.collect();
         self.flush();
@@ -152,6 +155,9 @@ impl Shower<'_> {
         }
         if self.waiting.get(step).is_some_and(|waiting| !waiting.silent) {
             self.tell(step, stream(format!(" ---> {}\n", image.map_or("", |image| image.0.short()))));
+        }
+        if let (true, Some(image)) = (self.waiting.get(step).is_some_and(|waiting| waiting.ends_stage), image) {
+            self.tell(step, object! { "aux": object! { "ID": image.to_string() } });
         }
         if let Some(waiting) = self.waiting.get_mut(step) {
             waiting.done = true;

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod build;
+mod classic;
 mod clients;
 mod crash;
 mod disk;
