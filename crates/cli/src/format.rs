@@ -101,7 +101,7 @@ pub(crate) fn labels(json: &Json) -> (String, BTreeMap<String, String>) {
     (text, map)
 }
 
-/// JSON with an indent.
+/// JSON with an indent; what the engine did not escape is not escaped here either.
 pub(crate) fn pretty(json: &Json, indent: &str) -> String {
     let mut out = String::new();
     write_pretty(json, indent, 0, &mut out);
@@ -119,7 +119,7 @@ fn write_pretty(json: &Json, indent: &str, depth: usize, out: &mut String) {
             for (index, (key, value)) in pairs.iter().enumerate() {
                 out.push_str(if index > 0 { "," } else { "" });
                 line(out, depth + 1);
-                out.push_str(&Json::from(key.as_str()).print());
+                out.push_str(&Json::from(key.as_str()).print_plain());
                 out.push_str(": ");
                 write_pretty(value, indent, depth + 1, out);
             }
@@ -136,7 +136,7 @@ fn write_pretty(json: &Json, indent: &str, depth: usize, out: &mut String) {
             line(out, depth);
             out.push(']');
         }
-        other => out.push_str(&other.print()),
+        other => out.push_str(&other.print_plain()),
     }
 }
 

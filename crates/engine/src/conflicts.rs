@@ -41,26 +41,26 @@ fn with_anothers_network(config: &Config, host: &HostConfig) -> Option<&'static 
 mod tests {
     use super::*;
 
-    fn text(config: Config, host: HostConfig) -> String {
-        check(&config, &host, "me").map_or_else(|error| error.to_string(), |()| String::new())
+    fn text(config: &Config, host: &HostConfig) -> String {
+        check(config, host, "me").map_or_else(|error| error.to_string(), |()| String::new())
     }
 
     #[test]
     fn a_borrowed_network_has_its_owners_names_and_ports() {
         let host = || HostConfig { network_mode: "container:other".into(), ..HostConfig::default() };
-        assert_eq!(text(Config::default(), host()), "");
-        assert!(text(Config { hostname: "x".into(), ..Config::default() }, host()).ends_with("hostname and the network mode"));
-        assert!(text(Config { exposed_ports: ["80/tcp".into()].into(), ..Config::default() }, host()).contains("port exposing"));
-        assert!(text(Config::default(), HostConfig { dns: vec!["1.1.1.1".into()], ..host() }).contains("dns and"));
-        assert!(text(Config::default(), HostConfig { publish_all_ports: true, ..host() }).contains("port publishing"));
+        assert_eq!(text(&Config::default(), &host()), "");
+        assert!(text(&Config { hostname: "x".into(), ..Config::default() }, &host()).ends_with("hostname and the network mode"));
+        assert!(text(&Config { exposed_ports: ["80/tcp".into()].into(), ..Config::default() }, &host()).contains("port exposing"));
+        assert!(text(&Config::default(), &HostConfig { dns: vec!["1.1.1.1".into()], ..host() }).contains("dns and"));
+        assert!(text(&Config::default(), &HostConfig { publish_all_ports: true, ..host() }).contains("port publishing"));
         let own = HostConfig { network_mode: "container:me".into(), ..HostConfig::default() };
-        assert_eq!(text(Config::default(), own), "cannot join own network");
+        assert_eq!(text(&Config::default(), &own), "cannot join own network");
     }
 
     #[test]
     fn the_hosts_name_is_not_changed() {
         let host = || HostConfig { uts_mode: "host".into(), ..HostConfig::default() };
-        assert_eq!(text(Config::default(), host()), "");
-        assert_eq!(text(Config { hostname: "x".into(), ..Config::default() }, host()), "conflicting options: hostname and the UTS mode");
+        assert_eq!(text(&Config::default(), &host()), "");
+        assert_eq!(text(&Config { hostname: "x".into(), ..Config::default() }, &host()), "conflicting options: hostname and the UTS mode");
     }
 }

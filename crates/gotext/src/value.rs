@@ -153,45 +153,45 @@ impl From<Vec<Self>> for Value {
     }
 }
 
-/// Writes JSON as Go does.
+/// Writes JSON as Docker's `json` function does: rows of lists with `<`, `>` and `&` escaped, everything else as it is.
 pub(crate) fn json(value: &Value) -> String {
     let mut out = String::new();
-    write_json(value, &mut out);
+    write_json(value, false, &mut out);
     out
 }
 
-fn write_json(value: &Value, out: &mut String) {
+fn write_json(value: &Value, escaped: bool, out: &mut String) {
     match value {
         Value::Nil | Value::Missing => out.push_str("null"),
         Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
         Value::Int(number) => out.push_str(&format!("{number}")),
         Value::Float(number) => out.push_str(&crate::fmt::shortest(*number)),
-        Value::Text(text) => write_text(text, out),
+        Value::Text(text) => write_text(text, escaped, out),
         Value::List(list) => {
             out.push('[');
             for (index, item) in list.iter().enumerate() {
                 out.push_str(if index > 0 { "," } else { "" });
-                write_json(item, out);
+                write_json(item, escaped, out);
             }
             out.push(']');
         }
-        Value::Map(map) => write_pairs(map.iter(), out),
-        Value::Record(record) => write_pairs(record.fields.iter().map(|(key, value)| (key, value)), out),
+        Value::Map(map) => write_pairs(map.iter(), escaped, out),
+        Value::Record(record) => write_pairs(record.fields.iter().map(|(key, value)| (key, value)), true, out),
     }
 }
 
-fn write_pairs<'a>(pairs: impl Iterator<Item = (&'a String, &'a Value)>, out: &mut String) {
+fn write_pairs<'a>(pairs: impl Iterator<Item = (&'a String, &'a Value)>, escaped: bool, out: &mut String) {
     out.push('{');
     for (index, (key, value)) in pairs.enumerate() {
         out.push_str(if index > 0 { "," } else { "" });
-        write_text(key, out);
+        write_text(key, escaped, out);
         out.push(':');
-        write_json(value, out);
+        write_json(value, escaped, out);
     }
     out.push('}');
 }
 
-fn write_text(text: &str, out: &mut String) {
+fn write_text(text: &str, escaped: bool, out: &mut String) {
     out.push('"');
     for character in text.chars() {
         match character {
@@ -202,6 +202,7 @@ fn write_text(text: &str, out: &mut String) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
+            '<' | '>' | '&' if !escaped => out.push(character),
             '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", u32::from(character))),
             control if u32::from(control) < 0x20 => out.push_str(&format!("\\u{:04x}", u32::from(control))),
             other => out.push(other),

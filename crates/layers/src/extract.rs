@@ -79,16 +79,19 @@ pub struct Quota {
     pub entries: u64,
     /// Bytes of file content.
     pub content: u64,
+    /// Whether that is what the disk has left; the text of an error then says so.
+    pub of_disk: bool,
 }
 
 impl Quota {
     /// No limit but the disk's.
-    pub const NONE: Self = Self { entries: u64::MAX, content: u64::MAX };
+    pub const NONE: Self = Self { entries: u64::MAX, content: u64::MAX, of_disk: false };
 }
 
 impl std::fmt::Display for Quota {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} files or {} MiB", self.entries, self.content >> 20)
+        let why = if self.of_disk { " (no space left on device)" } else { "" };
+        write!(formatter, "{} files or {} MiB{why}", self.entries, self.content >> 20)
     }
 }
 

@@ -85,8 +85,11 @@ impl Registry {
                     return Ok(challenges);
                 }
                 Err(failed) => {
-                    // A machine without a network wants to know that at once; only connections that broke are tried again.
-                    let pause = if is_broken(&failed.error) { exchange::pause(timing, tries, None) } else { None };
+                    // A machine without a network wants to know that at once; only connections that broke are tried again. An insecure
+                    // registry that hangs up on TLS most likely speaks plain HTTP, which is tried next.
+                    let has_plain = self.endpoint.insecure && self.endpoint.base.scheme() == "https";
+                    let is_worth_it = is_broken(&failed.error) && !has_plain;
+                    let pause = if is_worth_it { exchange::pause(timing, tries, None) } else { None };
                     let Some(pause) = pause else {
                         self.state.learn(&self.endpoint, Some(Known::Unreachable));
                         return Err(failed);

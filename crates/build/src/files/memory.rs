@@ -463,7 +463,7 @@ mod tests {
         let mut writer = Writer::new(Vec::new());
         headers.iter().for_each(|header| writer.append(header, &mut &b""[..]).unwrap());
         let bytes = writer.finish().unwrap();
-        let quota = Quota { entries: 1_000_000, content: 1 << 30 };
+        let quota = Quota { entries: 1_000_000, content: 1 << 30, of_disk: false };
         fill(MemoryTree { most_held, ..MemoryTree::empty(mirror) }, &bytes[..], quota, &mut Vec::new(), &Cancel::new())
     }
 

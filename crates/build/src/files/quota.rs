@@ -12,11 +12,11 @@ const MOST_FILES: u64 = 1_000_000;
 
 /// What may be unpacked below a folder: nine tenths of the room that its disk has now, up to 64 GiB and a million files.
 pub(crate) fn quota(folder: &Path) -> Quota {
-    let Ok(disk) = rustix::fs::statvfs(folder) else { return Quota { entries: MOST_FILES, content: MOST_BYTES } };
+    let Ok(disk) = rustix::fs::statvfs(folder) else { return Quota { entries: MOST_FILES, content: MOST_BYTES, of_disk: false } };
     let room = disk.f_bavail.saturating_mul(disk.f_frsize) / 10 * 9;
     // Disks without a table of files count none.
     let files = if disk.f_files == 0 { u64::MAX } else { disk.f_favail / 10 * 9 };
-    Quota { entries: files.min(MOST_FILES), content: room.min(MOST_BYTES) }
+    Quota { entries: files.min(MOST_FILES), content: room.min(MOST_BYTES), of_disk: room < MOST_BYTES || files < MOST_FILES }
 }
 
 /// Fails behind so many bytes.

@@ -169,7 +169,7 @@ async fn show(app: &App, matches: &Matches, find: impl AsyncFn(&str) -> Outcome<
     }
     if template.is_none() {
         let list = Json::Array(found);
-        app.line(&if format == "json" { list.print() } else { pretty(&list, "    ") })?;
+        app.line(&if format == "json" { list.print_plain() } else { pretty(&list, "    ") })?;
     } else if found.is_empty()
         && !errors.is_empty()
         && errors.len() == matches.words.len()

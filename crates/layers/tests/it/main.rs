@@ -279,7 +279,7 @@ fn what_unpacks_to_more_than_is_allowed_ends_before_it_is_written() {
     let items = [file("a", b"12345"), file("b", b"678"), directory("c", 0o755)];
     let within = |entries, content| {
         let (_folder, root) = rig();
-        let quota = Quota { entries, content };
+        let quota = Quota { entries, content, of_disk: false };
         let done = extract_within(&archive(&items)[..], File::open(&root).unwrap().as_fd(), Mode::Plain, quota, &Cancel::new());
         (done.map_err(|error| error.to_string()), std::fs::read_dir(&root).unwrap().count())
     };

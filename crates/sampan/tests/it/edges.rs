@@ -135,10 +135,12 @@ fn inspect_shows_the_mounts_and_annotations_that_were_asked_for() {
 #[test]
 fn the_local_log_driver_keeps_what_was_said() {
     let world = world();
-    drop(world.ok("docker run --name said --log-driver local --log-opt max-size=1m --log-opt compress=true box echo hello"));
+    drop(world.ok("docker run --name said --log-driver local --log-opt max-size=1m --log-opt compress=false box echo hello"));
     assert_eq!(world.ok("docker logs said"), "hello");
     assert_eq!(world.ok("docker inspect -f '{{.HostConfig.LogConfig.Type}}' said"), "local");
     drop(world.ok("docker rm said"));
+    let refused = world.sh("docker run --log-driver local --log-opt compress=true box true");
+    assert!(refused.code == 125 && refused.stderr.contains("not supported: --log-opt compress"), "{refused:?}");
 }
 
 #[test]

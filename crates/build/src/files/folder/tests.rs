@@ -1,3 +1,5 @@
+//! Tests of a layer's folder as a target: links, parents, what is in the way.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;

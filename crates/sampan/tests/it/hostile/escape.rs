@@ -113,7 +113,8 @@ fn a_working_directory_stays_inside() {
             for line in [format!("docker run --rm -w {path} cwd:1"), format!("docker exec -w {path} one")] {
                 let output = world.sh(&format!("{line} sh -c 'cat .{found} ../../../../..{found}; pwd'"));
                 assert!(!output.stdout.contains("evil"), "{line} sees the host: {output:?}");
-                assert!(output.code != 0, "{line}: {output:?}");
+                // As in Docker, `..` of a run's directory goes by words: that is the container's root.
+                assert!(output.code != 0 || output.stdout == "/\n", "{line}: {output:?}");
             }
         }
     }
