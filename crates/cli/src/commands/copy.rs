@@ -291,16 +291,14 @@ async fn upload(app: &App, matches: &Matches, source: &str, container: &str, tar
     let mut target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
     let mut existing = None;
     // An error here is one later too: the engine names what is missing.
-    if let Ok(mut found) = stat(client, container, &target).await {
+    if let Ok(found) = stat(client, container, &target).await {
+        existing = Some(found.is_directory());
         if found.mode & PathStat::LINK != 0 {
             let tail = if target.ends_with('/') { "/" } else { "" };
             target = format!("{}{tail}", found.link_target);
-            match stat(client, container, &target).await {
-                Ok(behind) => found = behind,
-                Err(_) => found.mode = 0,
-            }
+            // A link that leads nowhere: what it names is made.
+            existing = stat(client, container, &target).await.ok().map(|behind| behind.is_directory());
         }
-        existing = Some(found.is_directory());
     }
     let put = |folder: &str| {
         let call =

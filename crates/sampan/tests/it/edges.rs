@@ -162,3 +162,25 @@ fn an_exec_without_a_terminal_is_told_of_none() {
     assert_eq!(world.ok("docker exec screen sh -c 'echo \"[$TERM]\"'"), "[]");
     drop(world.ok("docker rm -f screen"));
 }
+
+#[test]
+fn a_copy_goes_where_links_lead_in_the_root_and_in_a_volume() {
+    for world in [World::with_docker(), world()] {
+        drop(world.ok("docker load -q -i box.tar; echo host > h; mkdir folder; echo inner > folder/f"));
+        for place in ["/kept", "/own"] {
+            let made = format!(
+                "mkdir -p {place}/there; cd {place}; echo old > file; ln -s {place}/file full; ln -s file short; ln -s {place}/there folder; \
+                 ln -s {place}/new dangling; ln -s {place}/made void"
+            );
+            drop(world.ok(&format!("docker run --name from -v kept:/kept box sh -c '{made}'")));
+            drop(world.ok(&format!(
+                "docker cp h from:{place}/full && docker cp h from:{place}/dangling && docker cp h from:{place}/folder && \
+                 docker cp folder from:{place}/folder && docker cp folder from:{place}/void"
+            )));
+            drop(world.ok(&format!("docker cp from:{place} seen")));
+            let seen = "cd seen; cat file short new there/h there/folder/f made/f | xargs; find . -type l | sort | xargs";
+            assert_eq!(world.ok(seen), "host host host host inner inner\n./dangling ./folder ./full ./short ./void", "{place}");
+            drop(world.ok("docker rm -f from; rm -r seen"));
+        }
+    }
+}
