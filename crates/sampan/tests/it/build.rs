@@ -372,3 +372,25 @@ fn a_folder_is_read_with_the_rights_of_who_hands_it_over() {
     let (done, told) = build(4000, "COPY . /y/", "");
     assert!(done, "{told}");
 }
+
+#[test]
+fn what_a_later_build_writes_over_shared_files_leaves_the_earlier_image_alone() {
+    let world = world();
+    drop(
+        world.ok("mkdir -p ctx/a ctx/b t; echo Dockerfile > ctx/.dockerignore; echo one > ctx/a/f; echo two > ctx/b/f; echo plain > ctx/x"),
+    );
+    drop(world.ok("echo packed > t/x; ln t/x t/y; chmod 600 t/x; tar -cf ctx/t.tar -C t --owner=5 --group=5 y x; touch -d 2020-02-02 ctx/a/* ctx/b/* ctx/x"));
+    drop(world.ok("printf 'FROM box\\nCOPY a/ b/ /d/\\nADD x t.tar /e/\\n' > ctx/Dockerfile"));
+    let build = |tag: &str| drop(world.ok(&format!("sampan build -q --network none -t {tag} ctx")));
+    let look = |tag: &str| world.ok(&format!("sampan run --rm {tag} sh -c 'cat /d/f /e/x /e/y; stat -c \"%n %a %u\" /d/f /e/x /e/y'"));
+    build("first:1");
+    let first = look("first:1");
+    // Now the first source has what the second one had: it is shared, and written over in the same step.
+    drop(world.ok("echo two > ctx/a/f; echo ten > ctx/b/f; touch -d 2020-02-02 ctx/a/f ctx/b/f; chmod 755 ctx/b/f; echo other >> t/x; tar -cf ctx/t.tar -C t --owner=6 --group=6 y x"));
+    build("second:1");
+    assert!(look("second:1").starts_with("ten\npacked\nother\n"), "{}", look("second:1"));
+    assert_eq!(look("first:1"), first);
+    // And a container that writes into a shared file changes its own only.
+    drop(world.ok("sampan run --rm second:1 sh -c 'echo mine > /d/f; chmod 777 /e/x'"));
+    assert_eq!(look("first:1"), first);
+}
