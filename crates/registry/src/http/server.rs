@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -224,10 +225,43 @@ impl Drop for Counted {
     }
 }
 
+/// Congestion control: the machine's own for peers elsewhere, none that paces for those on this machine.
+///
+/// A pacing control such as BBR arms a timer for every 64 KiB; over loopback, where nothing can be congested, that is most of what a
+/// large answer costs. A connection that was paced once stays so whatever control it gets later (Linux 6.18, `sk_pacing_status`):
+/// so the listener hands out unpaced ones, and those from elsewhere are given the machine's control before their first answer.
+#[derive(Debug, Clone, Default)]
+struct Congestion {
+    /// The machine's, if the listener has another.
+    elsewhere: Option<Arc<str>>,
+}
+
+impl Congestion {
+    /// The control that every kernel has and every process may choose.
+    const UNPACED: &str = "reno";
+
+    /// Takes pacing from a listener. A machine that allows no choice keeps its control for all.
+    fn of(listener: &TcpListener) -> Self {
+        let machines = sockopt::tcp_congestion(listener).ok().filter(|name| !matches!(name.as_str(), "reno" | "cubic"));
+        let elsewhere = machines.filter(|_| sockopt::set_tcp_congestion(listener, Self::UNPACED).is_ok());
+        Self { elsewhere: elsewhere.map(Arc::from) }
+    }
+
+    /// Gives a connection that was accepted what fits its peer.
+    fn choose(&self, stream: &TcpStream, peer: IpAddr) {
+        if let Some(machines) = self.elsewhere.as_deref().filter(|_| !peer.is_loopback())
+            && let Err(error) = sockopt::set_tcp_congestion(stream, machines)
+        {
+            tracing::debug!("congestion control {machines:?} for {peer}: {error}");
+        }
+    }
+}
+
 async fn accept(registry: Arc<Registry>, listener: TcpListener, acceptor: Option<TlsAcceptor>, mut stop: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(registry.config.limits.connections));
     let counts = Counts::default();
+    let congestion = Congestion::of(&listener);
     loop {
         let permit = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
@@ -256,6 +290,7 @@ async fn accept(registry: Arc<Registry>, listener: TcpListener, acceptor: Option
             }
             *count += 1;
         }
+        congestion.choose(&stream, address);
         let counted = Counted { counts: Arc::clone(&counts), address, _permit: permit };
         let (registry, acceptor, watcher) = (Arc::clone(&registry), acceptor.clone(), graceful.watcher());
         tokio::spawn(async move {
@@ -318,5 +353,25 @@ async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!("connection: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the machine's control is, it is not lost for peers elsewhere, and never paces those on this machine.
+    #[tokio::test]
+    async fn peers_on_this_machine_are_not_paced() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let machines = sockopt::tcp_congestion(&listener).unwrap();
+        let congestion = Congestion::of(&listener);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        congestion.choose(&stream, peer.ip());
+        let here = sockopt::tcp_congestion(&stream).unwrap();
+        assert!(here == "reno" || here == "cubic", "{here}");
+        congestion.choose(&stream, "192.0.2.1".parse().unwrap());
+        assert_eq!(sockopt::tcp_congestion(&stream).unwrap(), machines);
     }
 }

@@ -32,11 +32,25 @@ pub(super) fn manifest(_: &mut Engines) -> anyhow::Result<Vec<Row>> {
     ])
 }
 
-/// GET of 100 MB.
+/// GET of 100 MB, with the machine's congestion control and with one that does not pace: with BBR the timers outweigh the rest.
 pub(super) fn get(_: &mut Engines) -> anyhow::Result<Vec<Row>> {
-    let [cpu, wall] = measure(&Work { name: "get", requests: 20, connections: 1 })?;
+    let work = Work { name: "get", requests: 20, connections: 1 };
+    let [cpu, wall] = measure(&work)?;
+    let [cpu_reno, wall_reno] = measure_in(&reno_rig()?, &work)?;
     let row = |name, figure: Side| Row::beside(name, "distribution", figure.map(|seconds| seconds * 1e3), "ms");
-    Ok(vec![row("registry_get_cpu", cpu).goal(0.6), row("registry_get", wall)])
+    Ok(vec![
+        row("registry_get_cpu", cpu).goal(0.6),
+        row("registry_get", wall),
+        row("registry_get_cpu_reno", cpu_reno).goal(0.6),
+        row("registry_get_reno", wall_reno),
+    ])
+}
+
+/// A world in which no server paces.
+fn reno_rig() -> anyhow::Result<Rig> {
+    let rig = Rig::new(MEMORY);
+    rig.ok("echo reno >/proc/sys/net/ipv4/tcp_congestion_control")?;
+    Ok(rig)
 }
 
 /// POST and PUT of 100 MB.
@@ -48,7 +62,10 @@ pub(super) fn put(_: &mut Engines) -> anyhow::Result<Vec<Row>> {
 
 /// CPU and wall seconds of one request.
 fn measure(work: &Work) -> anyhow::Result<[Side; 2]> {
-    let rig = Rig::new(MEMORY);
+    measure_in(&Rig::new(MEMORY), work)
+}
+
+fn measure_in(rig: &Rig, work: &Work) -> anyhow::Result<[Side; 2]> {
     let start = |kind: Registry| match rig.registry(&kind) {
         Ok(server) => Some(server),
         Err(error) => {
@@ -61,7 +78,7 @@ fn measure(work: &Work) -> anyhow::Result<[Side; 2]> {
     for round in 0..ROUNDS {
         for (server, [cpu, wall]) in servers.iter().zip(&mut figures) {
             if let Some(server) = server {
-                let (seconds, processor) = once(&rig, server, work, u64::from(round) + 1)?;
+                let (seconds, processor) = once(rig, server, work, u64::from(round) + 1)?;
                 wall.push(seconds / f64::from(work.requests));
                 cpu.push(processor / f64::from(work.requests));
             }
