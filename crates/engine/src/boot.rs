@@ -83,7 +83,11 @@ impl Engine {
         if state.status != Status::Paused {
             state.status = Status::Running;
         }
-        endpoint(state).map(|endpoint| (id, endpoint))
+        let endpoint = endpoint(state).map(|endpoint| (id, endpoint));
+        facts.begin_health();
+        drop(facts);
+        self.watch_health(container);
+        endpoint
     }
 
     fn start_at_boot(self: &Arc<Self>, container: &Arc<Container>, was_running: bool) {

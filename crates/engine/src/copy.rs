@@ -91,7 +91,7 @@ impl Engine {
         let mut steps = self.mount_steps(spec)?;
         // A tmpfs is empty now, and a folder of the host may be gone.
         steps.retain(|step| match &step.source {
-            MountSource::New { .. } => false,
+            MountSource::New { .. } | MountSource::Given { .. } => false,
             MountSource::Bind { path, .. } | MountSource::BindBeneath { directory: path, .. } => Path::new(path).exists(),
         });
         for name in ["hostname", "hosts", "resolv.conf"] {

@@ -58,10 +58,7 @@ impl Engine {
         let id = names::new_id();
         settle(&mut config, &mut host, &id);
         self.resolve_joins(&mut host)?;
-        let mut warnings = self.check_options(&config, &mut host)?;
-        if config.healthcheck.as_ref().is_some_and(|probe| !probe.test.is_empty() && probe.test[0] != "NONE") {
-            warnings.push("Health probes are not run yet: the container's health stays unknown.".into());
-        }
+        let warnings = self.check_options(&config, &mut host)?;
         let inherited = self.inherited_mounts(&host)?;
         let wishes = mounts::collect(&config, &host, inherited)?;
         let name = self.take_name(name.as_deref().unwrap_or_default(), &id)?;

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::error::EngineError;
 use crate::events::EventBus;
 use crate::exec::Execs;
+use crate::health::Schedule;
 use crate::rows::Rows;
 use crate::subscription::Subscription;
 use crate::table::{Container, Table};
@@ -46,6 +47,7 @@ pub struct Engine {
     events: Arc<EventBus>,
     table: Table,
     execs: Execs,
+    health: Arc<Schedule>,
     volumes: Mutex<()>,
     shutting_down: AtomicBool,
     started_at: i64,
@@ -87,11 +89,13 @@ impl Engine {
             events,
             table: Table::default(),
             execs: Execs::default(),
+            health: Arc::default(),
             volumes: Mutex::default(),
             shutting_down: AtomicBool::new(false),
             started_at: clock::now_nanos(),
             id,
         });
+        engine.health.serve(&engine);
         engine.recover(ends)?;
         Ok(engine)
     }
@@ -122,6 +126,10 @@ impl Engine {
 
     pub(crate) fn execs(&self) -> &Execs {
         &self.execs
+    }
+
+    pub(crate) fn health(&self) -> &Arc<Schedule> {
+        &self.health
     }
 
     pub(crate) fn store(&self) -> &Store {

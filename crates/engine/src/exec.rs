@@ -1,10 +1,12 @@
 //! Further processes in running containers.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sampan_runtime::caps;
-use sampan_sandbox::Streams;
+use sampan_runtime::options::Options;
+use sampan_sandbox::{StartError, Streams};
 
 use crate::Engine;
 use crate::error::{EngineError, LookupError};
@@ -72,7 +74,7 @@ impl Engine {
             self.sandboxes().check_user(&container_id, &request.user).map_err(|error| EngineError::room(&error))?;
         }
         let id = names::new_id();
-        let action = format!("exec_create: {}", request.cmd.join(" "));
+        let action = action("exec_create", &request);
         let view = ExecView { id: id.clone(), container_id, request, running: false, exit_code: None, pid: 0, can_remove: false };
         self.execs().lock().by_id.insert(id.clone(), Exec { view, started: false, waiters: Vec::new() });
         self.container_event(&container, &action, &[("execID", &id)]);
@@ -84,7 +86,23 @@ impl Engine {
     /// # Errors
     /// The sandbox's failures with Docker's texts.
     pub fn exec_start(&self, id: &str, detach: bool, console_size: Option<[u16; 2]>) -> Result<Option<Attached>, EngineError> {
-        let request = {
+        let tty = self.exec_inspect(id)?.request.tty;
+        match self.exec_launch(id, !detach, console_size)? {
+            Ok(socket) => Ok(socket.map(|socket| Attached { socket, tty })),
+            // An attached client reads the reason as output, as in the original.
+            Err(error) if !detach => crate::streams::message(&format!("{error}\r\n"), tty).map(Some),
+            Err(error) => Err(EngineError::room(&error)),
+        }
+    }
+
+    /// Starts an exec once. The inner error is the container's: a program that is not there and the like.
+    pub(crate) fn exec_launch(
+        &self,
+        id: &str,
+        attached: bool,
+        console_size: Option<[u16; 2]>,
+    ) -> Result<Result<Option<OwnedFd>, StartError>, EngineError> {
+        let view = {
             let mut execs = self.execs().lock();
             let exec = execs.by_id.get_mut(id).ok_or_else(|| LookupError::NoSuchExec(id.to_owned()))?;
             if exec.view.exit_code.is_some() || exec.started {
@@ -93,62 +111,37 @@ impl Engine {
             exec.started = true;
             exec.view.clone()
         };
-        let container = self.table().find(&request.container_id)?;
-        let privileged_caps = self.sandboxes().host().capabilities & caps::ALL;
-        let wish = request.request;
-        let attached = !detach;
+        let container = self.table().find(&view.container_id)?;
+        let wish = view.request;
         let streams = Streams {
             stdin: attached && wish.attach_stdin,
             stdout: attached && wish.attach_stdout,
             stderr: attached && wish.attach_stderr,
         };
+        let stdin = streams.stdin;
         let (attachments, ours) = if attached { crate::streams::socket_pair(streams)? } else { (Vec::new(), None) };
-        let size = console_size.or(wish.console_size).unwrap_or([0, 0]);
+        let every_right = self.sandboxes().host().capabilities & caps::ALL;
         let names_terminal = container.facts().spec.config.env.iter().any(|line| line.starts_with("TERM="));
-        let change = |options: &mut sampan_runtime::options::Options| {
-            options.arguments.clone_from(&wish.cmd);
-            // The terminal that process 1 has is not this one's, unless the user has named one.
-            if !wish.tty && !names_terminal {
-                options.environment.retain(|line| line != "TERM=xterm");
-            }
-            for line in &wish.env {
-                let key = line.split('=').next().unwrap_or_default().to_owned();
-                options.environment.retain(|present| present.split('=').next() != Some(&key));
-                options.environment.push(line.clone());
-            }
-            if !wish.working_dir.is_empty() {
-                options.cwd.clone_from(&wish.working_dir);
-            }
-            if wish.privileged {
-                options.capabilities = privileged_caps;
-            }
-            if wish.tty && !options.environment.iter().any(|line| line.starts_with("TERM=")) {
-                options.environment.push("TERM=xterm".into());
-            }
-            options.terminal = wish.tty;
+        let change = |options: &mut Options| {
+            change_options(options, &wish, names_terminal, every_right);
+            let size = console_size.or(wish.console_size).unwrap_or([0, 0]);
             options.size = (size[1], size[0]);
-            options.stdin = attached && wish.attach_stdin;
-            options.stdin_once = true;
+            options.stdin = stdin;
         };
         let user = Some(wish.user.as_str()).filter(|user| !user.is_empty());
-        match self.sandboxes().exec(&request.container_id, id, change, user, attachments) {
-            Ok(pid) => {
-                if let Some(exec) = self.execs().lock().by_id.get_mut(id) {
-                    exec.view.pid = pid;
+        self.container_event(&container, &action("exec_start", &wish), &[("execID", id)]);
+        let started = self.sandboxes().exec(&view.container_id, id, change, user, attachments);
+        if let Some(exec) = self.execs().lock().by_id.get_mut(id) {
+            match &started {
+                Ok(pid) => {
+                    exec.view.pid = *pid;
                     // It may have ended already.
                     exec.view.running = exec.view.exit_code.is_none();
                 }
-                self.container_event(&container, &format!("exec_start: {}", wish.cmd.join(" ")), &[("execID", id)]);
-                Ok(ours.map(|socket| Attached { socket, tty: wish.tty }))
-            }
-            Err(error) => {
-                if let Some(exec) = self.execs().lock().by_id.get_mut(id) {
-                    exec.view.exit_code = Some(error.exit_code());
-                }
-                // An attached client reads the reason as output, as in the original.
-                if attached { crate::streams::message(&format!("{error}\r\n"), wish.tty).map(Some) } else { Err(EngineError::room(&error)) }
+                Err(error) => exec.view.exit_code = Some(error.exit_code()),
             }
         }
+        Ok(started.map(|_| ours))
     }
 
     /// Takes note that a client left an exec by its keys.
@@ -234,7 +227,45 @@ impl Engine {
         }
     }
 
+    /// Forgets one that nobody will ask for.
+    pub(crate) fn forget_exec(&self, id: &str) {
+        let mut execs = self.execs().lock();
+        execs.by_id.remove(id);
+        execs.ended.retain(|ended| ended != id);
+    }
+
     pub(crate) fn forget_execs(&self, container: &str) {
         self.execs().lock().by_id.retain(|_, exec| exec.view.container_id != container);
     }
+}
+
+/// An event of an exec: the program, a space, its arguments.
+fn action(verb: &str, request: &ExecRequest) -> String {
+    let (program, arguments) = request.cmd.split_first().map_or(("", &[][..]), |(program, arguments)| (program.as_str(), arguments));
+    format!("{verb}: {program} {}", arguments.join(" "))
+}
+
+/// What an exec changes of its container's process.
+fn change_options(options: &mut Options, wish: &ExecRequest, names_terminal: bool, every_right: u64) {
+    options.arguments.clone_from(&wish.cmd);
+    // The terminal that process 1 has is not this one's, unless the user has named one.
+    if !wish.tty && !names_terminal {
+        options.environment.retain(|line| line != "TERM=xterm");
+    }
+    for line in &wish.env {
+        let key = line.split('=').next().unwrap_or_default().to_owned();
+        options.environment.retain(|present| present.split('=').next() != Some(&key));
+        options.environment.push(line.clone());
+    }
+    if !wish.working_dir.is_empty() {
+        options.cwd.clone_from(&wish.working_dir);
+    }
+    if wish.privileged {
+        options.capabilities = every_right;
+    }
+    if wish.tty && !options.environment.iter().any(|line| line.starts_with("TERM=")) {
+        options.environment.push("TERM=xterm".into());
+    }
+    options.terminal = wish.tty;
+    options.stdin_once = true;
 }

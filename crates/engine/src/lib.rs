@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod exec;
 mod facts;
+mod health;
 mod image_config;
 mod lifecycle;
 mod merge;

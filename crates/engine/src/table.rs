@@ -52,6 +52,8 @@ pub(crate) struct Facts {
     pub(crate) restart_delay: u64,
     /// Ends a pending restart.
     pub(crate) restart_cancel: Option<sampan_base::Cancel>,
+    /// Ends the probing of its health; `None`: nobody probes.
+    pub(crate) probing: Option<sampan_base::Cancel>,
     waiters: Vec<(WaitCondition, Sender<WaitResult>)>,
 }
 
@@ -75,6 +77,7 @@ impl Container {
             stopping: false,
             restart_delay: 0,
             restart_cancel: None,
+            probing: None,
             waiters: Vec::new(),
         };
         Arc::new(Self { operation: Mutex::new(()), facts: Mutex::new(facts) })

@@ -92,6 +92,8 @@ pub fn container(options: &Options, host: &Host) -> Result<Plan, PlanError> {
         namespaces: namespaces.bits(),
         cgroup_namespace: options.cgroup_private,
         joins: u32::try_from(joins).unwrap_or(0),
+        // Whoever joins another's IPC namespace shares its /dev/shm.
+        given: u32::from(options.ipc == Namespace::Join),
         join_pid: options.pid == Namespace::Join,
         hostname: if own_uts { options.hostname.clone() } else { String::new() },
         domainname: if own_uts { options.domainname.clone() } else { String::new() },
@@ -228,13 +230,13 @@ fn mounts(options: &Options, host: &Host) -> Vec<MountStep> {
         let size = if options.shm_size > 0 { options.shm_size } else { 64 << 20 };
         steps.push(new_filesystem("/dev/shm", "tmpfs", &[("source", "shm"), ("mode", "1777"), ("size", &size.to_string())], quiet));
     }
-    if options.ipc == Namespace::Host {
-        steps.push(MountStep {
-            source: MountSource::Bind { path: "/dev/shm".into(), recursive: true },
-            target: "/dev/shm".into(),
-            attributes: quiet.bits(),
-            ..MountStep::default()
-        });
+    let shared = match options.ipc {
+        Namespace::Private => None,
+        Namespace::Host => Some(MountSource::Bind { path: "/dev/shm".into(), recursive: true }),
+        Namespace::Join => Some(MountSource::Given { number: 0 }),
+    };
+    if let Some(source) = shared {
+        steps.push(MountStep { source, target: "/dev/shm".into(), attributes: quiet.bits(), ..MountStep::default() });
     }
     steps.extend(options.mounts.iter().cloned());
     if let Some(init) = &options.init {

@@ -152,7 +152,7 @@ impl Shims {
         &self,
         plan: &Plan,
         root: BorrowedFd<'_>,
-        joins: &[BorrowedFd<'_>],
+        given: &[BorrowedFd<'_>],
         attachments: Vec<Attachment>,
     ) -> Result<u32, ShimError> {
         let (ours, theirs) = sock::pair().map_err(spawn_error)?;
@@ -169,7 +169,7 @@ impl Shims {
         let memfd = memfd::sealed(c"plan", &flat::encode(plan), false).map_err(spawn_error)?;
         let (sockets, clients): (Vec<OwnedFd>, Vec<Streams>) = attachments.into_iter().unzip();
         let mut fds = vec![memfd.as_fd(), root];
-        fds.extend_from_slice(joins);
+        fds.extend_from_slice(given);
         fds.extend(sockets.iter().map(OwnedFd::as_fd));
         match self.ask(&plan.id, &Request::Start { clients }, &fds) {
             Ok(Reply::Started { pid }) => Ok(pid),

@@ -151,11 +151,11 @@ impl Sandboxes {
         options.net = if request.network == Network::Host { Namespace::Host } else { Namespace::Join };
         self.settle_profile(options)?;
         options.init = request.init.then(|| self.init.display().to_string());
-        let joins = open_joins(options, request.joins, netns).map_err(internal("open the namespaces of another container"))?;
+        let given = open_joins(options, request.joins, netns).map_err(internal("open the namespaces of another container"))?;
         let plan = plan::container(options, &self.host).map_err(|error| StartError::plan(&error))?;
         drop(std::fs::remove_file(&record));
         let program = options.arguments.first().cloned().unwrap_or_default();
-        let borrowed: Vec<BorrowedFd<'_>> = joins.iter().map(OwnedFd::as_fd).collect();
+        let borrowed: Vec<BorrowedFd<'_>> = given.iter().map(OwnedFd::as_fd).collect();
         let pid =
             self.shims.start(&plan, root.as_fd(), &borrowed, request.attachments).map_err(|error| StartError::start(error, &program))?;
         self.running().insert(id, (request.options, pid));
@@ -304,6 +304,14 @@ impl Sandboxes {
     /// [`StartError`] when it has ended.
     pub fn signal(&self, id: &str, number: i32) -> Result<(), StartError> {
         self.shims.signal(id, "", number).map_err(gone)
+    }
+
+    /// Sends a signal to a further process.
+    ///
+    /// # Errors
+    /// [`StartError`] when it has ended.
+    pub fn signal_exec(&self, id: &str, exec: &str, number: i32) -> Result<(), StartError> {
+        self.shims.signal(id, exec, number).map_err(gone)
     }
 
     /// Sets a terminal's size (`None`: process 1's).
@@ -609,6 +617,7 @@ fn complete_environment(options: &mut Options) {
     }
 }
 
+/// What another container lends: its namespaces in the plan's order, then its /dev/shm with its IPC namespace.
 fn open_joins(options: &Options, [pid, ipc, uts]: [u32; 3], netns: Option<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
     let mut joins = Vec::new();
     for (source, process, name) in [(options.pid, pid, "pid"), (options.ipc, ipc, "ipc"), (options.uts, uts, "uts")] {
@@ -617,6 +626,9 @@ fn open_joins(options: &Options, [pid, ipc, uts]: [u32; 3], netns: Option<OwnedF
         }
     }
     joins.extend(netns);
+    if options.ipc == Namespace::Join {
+        joins.push(ns::tree_of_process(ipc, c"/dev/shm")?);
+    }
     Ok(joins)
 }
 

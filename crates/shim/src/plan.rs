@@ -18,6 +18,8 @@ flat_struct! {
         cgroup_namespace: bool,
         /// How many namespace descriptors come with the plan, to be joined in their order.
         joins: u32,
+        /// How many mounts come as descriptors behind the joins, for [`MountSource::Given`].
+        given: u32,
         /// Whether the first join is a pid namespace, to be entered by the parent.
         join_pid: bool,
         /// Host name; empty: unchanged.
@@ -148,6 +150,11 @@ flat_enum! {
             directory: String,
             /// The place in it.
             path: String,
+        },
+        /// A detached mount that came with the plan.
+        4 => Given {
+            /// Which, from 0.
+            number: u32,
         },
     }
 }

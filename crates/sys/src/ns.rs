@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use crate::process::NewNamespaces;
 
@@ -71,6 +71,26 @@ pub fn new_netns() -> io::Result<OwnedFd> {
     on_own_thread(|| {
         unshare(NewNamespaces::NET)?;
         Ok(OwnedFd::from(File::open("/proc/thread-self/ns/net")?))
+    })
+}
+
+/// A detached copy of what a process sees at a path of its own mount namespace; links are not followed.
+///
+/// # Errors
+/// When the process has ended or has nothing there; `ELOOP` for a link.
+pub fn tree_of_process(pid: u32, path: &std::ffi::CStr) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let namespace = of_process(pid, "mnt")?;
+    on_own_thread(move || {
+        // A mount namespace is entered alone: root and working directory must not be shared with other threads.
+        // SAFETY: without CLONE_FILES and CLONE_VM no memory or descriptor changes its owner.
+        if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        enter(namespace.as_fd())?;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let place = rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+        crate::mount::clone_tree(place.as_fd(), c"", false)
     })
 }
 

@@ -147,6 +147,13 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
             )));
         }
     }
+    for wanted in filters.get("health").into_iter().flatten() {
+        if !["none", "starting", "healthy", "unhealthy"].contains(&wanted.as_str()) {
+            return Err(ApiError::invalid(format!(
+                "invalid filter 'health={wanted}': invalid value for health ({wanted}): must be one of none, starting, healthy, unhealthy"
+            )));
+        }
+    }
     let limit = call.query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let all = call.query.truth("all") || limit.is_some() || filters.contains_key("status") || filters.contains_key("exited");
     let size = call.query.truth("size");
@@ -194,7 +201,7 @@ fn fits_one(view: &ContainerView, key: &str, values: &[String], ancestors: &[Str
                 spec.host.network_mode == *wanted || view.state.endpoints.contains_key(wanted) || has_id
             }
             "volume" => spec.mounts.iter().any(|mount| mount.name == *wanted || mount.destination == *wanted || mount.source == *wanted),
-            "health" => wanted == "none",
+            "health" => wanted == view.state.health.as_ref().map_or("none", |health| health.status.name()),
             "publish" => view.state.ports.values().flatten().any(|binding| wanted.split('/').next() == Some(binding.host_port.as_str())),
             "expose" => spec.config.exposed_ports.iter().any(|port| port == wanted || port.split('/').next() == Some(wanted)),
             "is-task" => matches!(wanted.as_str(), "false" | "0"),

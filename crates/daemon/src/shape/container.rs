@@ -1,6 +1,6 @@
 //! Containers as inspect and list show them.
 
-use sampan_engine::model::{ContainerSpec, ContainerView, EndpointView, MountPoint, Status};
+use sampan_engine::model::{ContainerSpec, ContainerView, EndpointView, Health, HealthStatus, MountPoint, ProbeResult, State, Status};
 use sampan_gotext::units::span;
 use sampan_wire::{Json, object};
 
@@ -18,19 +18,7 @@ pub(crate) fn inspect(view: &ContainerView, unified: bool) -> Json {
         "Created": time(spec.created),
         "Path": view.path.clone(),
         "Args": Json::list(view.args.iter().cloned()),
-        "State": object! {
-            "Status": state.status.name(),
-            "Running": state.status.is_running() || state.status == Status::Restarting,
-            "Paused": state.status == Status::Paused,
-            "Restarting": state.status == Status::Restarting,
-            "OOMKilled": state.oom_killed,
-            "Dead": state.status == Status::Dead,
-            "Pid": state.pid,
-            "ExitCode": state.exit_code,
-            "Error": state.error.clone(),
-            "StartedAt": time(state.started_at),
-            "FinishedAt": time(state.finished_at),
-        },
+        "State": show_state(state),
         "Image": spec.image_id.clone(),
         "ResolvConfPath": view.resolv_conf_path.clone(),
         "HostnamePath": view.hostname_path.clone(),
@@ -213,12 +201,45 @@ fn ports(view: &ContainerView) -> Vec<Json> {
     rows
 }
 
+fn show_state(state: &State) -> Json {
+    let mut pairs = object! {
+        "Status": state.status.name(),
+        "Running": state.status.is_running() || state.status == Status::Restarting,
+        "Paused": state.status == Status::Paused,
+        "Restarting": state.status == Status::Restarting,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status == Status::Dead,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error.clone(),
+        "StartedAt": time(state.started_at),
+        "FinishedAt": time(state.finished_at),
+    }
+    .pairs();
+    if let Some(health) = &state.health {
+        pairs.push(("Health".to_owned(), show_health(health)));
+    }
+    Json::Object(pairs)
+}
+
+fn show_health(health: &Health) -> Json {
+    let result = |result: &ProbeResult| {
+        object! { "Start": time(result.start), "End": time(result.end), "ExitCode": result.exit_code, "Output": result.output.clone() }
+    };
+    let log = health.log.iter().map(result).collect();
+    object! { "Status": health.status.name(), "FailingStreak": health.failing_streak, "Log": Json::Array(log) }
+}
+
 /// `Up 2 hours`, `Exited (0) 3 minutes ago`, …
 pub(crate) fn status(view: &ContainerView, now: i64) -> String {
     let state = &view.state;
     let since = |moment: i64| span((now - moment) / 1_000_000_000);
     match state.status {
-        Status::Running => format!("Up {}", since(state.started_at)),
+        Status::Running => match &state.health {
+            None => format!("Up {}", since(state.started_at)),
+            Some(Health { status: HealthStatus::Starting, .. }) => format!("Up {} (health: starting)", since(state.started_at)),
+            Some(health) => format!("Up {} ({})", since(state.started_at), health.status.name()),
+        },
         Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
         Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at)),
         Status::Removing => "Removal In Progress".into(),

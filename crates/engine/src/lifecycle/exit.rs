@@ -63,6 +63,7 @@ impl Engine {
         let stopping = facts.stopping || self.is_shutting_down();
         let last_delay = facts.restart_delay;
         let policy = facts.spec.host.restart_policy;
+        facts.end_health();
         let state = &mut facts.state;
         state.pid = 0;
         state.exit_code = ended.code;

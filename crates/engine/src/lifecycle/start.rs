@@ -61,8 +61,10 @@ impl Engine {
                 state.has_been_started = true;
                 state.started_at = clock::now_nanos();
                 crate::request::remember_network(state, &id, &running);
+                facts.begin_health();
                 let stored = self.rows().update_state(&facts.spec.id, &facts.state);
                 drop(facts);
+                self.watch_health(container);
                 self.container_event(container, "start", &[]);
                 self.mount_events(container, "mount");
                 stored

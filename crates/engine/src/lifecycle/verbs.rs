@@ -27,6 +27,7 @@ impl Engine {
             _ => return Err(EngineError::Conflict(format!("container {id} is not running"))),
         }
         self.sandboxes().pause(&id).map_err(|error| EngineError::room(&error))?;
+        container.facts().end_health();
         self.set_status(&container, Status::Paused)?;
         drop(operation);
         self.container_event(&container, "pause", &[]);
@@ -54,7 +55,9 @@ impl Engine {
     pub(crate) fn resume_locked(&self, container: &Arc<Container>) -> Result<(), EngineError> {
         let (id, _) = id_and_status(container);
         self.sandboxes().resume(&id).map_err(|error| EngineError::room(&error))?;
-        self.set_status(container, Status::Running)
+        let stored = self.set_status(container, Status::Running);
+        self.watch_health(container);
+        stored
     }
 
     fn set_status(&self, container: &Arc<Container>, status: Status) -> Result<(), EngineError> {

@@ -79,14 +79,3 @@ pub struct HealthProbe {
     /// Failures in a row that make it unhealthy; 0: 3.
     pub retries: i64,
 }
-
-/// The parsed form of [`HealthProbe::test`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HealthTest {
-    /// No probe.
-    None,
-    /// Run these arguments.
-    Exec(Vec<String>),
-    /// Give this line to the image's shell.
-    Shell(String),
-}

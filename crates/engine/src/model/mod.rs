@@ -11,12 +11,12 @@ mod network;
 mod state;
 mod volume;
 
-pub use config::{Config, HealthProbe, HealthTest};
+pub use config::{Config, HealthProbe};
 pub use exec::{ExecRequest, ExecView};
 pub use host::{
     BindPropagation, DeviceMapping, DeviceRate, HostConfig, LogConfig, MountKind, MountRequest, PortBinding, PortMap, PortProtocol,
     PortSpec, Resources, RestartPolicy, RestartPolicyName, Ulimit, WeightDevice,
 };
 pub use network::{EndpointRequest, EndpointView, NetworkContainer, NetworkView};
-pub use state::{ContainerSpec, ContainerView, MountPoint, State, Status};
+pub use state::{ContainerSpec, ContainerView, Health, HealthStatus, MountPoint, ProbeResult, State, Status};
 pub use volume::VolumeView;

@@ -82,6 +82,46 @@ pub struct State {
     pub ports: PortMap,
     /// Endpoints of the present run: network name to facts.
     pub endpoints: BTreeMap<String, EndpointView>,
+    /// What its probe found; `None`: it was never started with one.
+    pub health: Option<Health>,
+}
+
+/// Whether a container does its work, as its probe sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HealthStatus {
+    /// No probe has succeeded in this run, and not enough have failed.
+    Starting,
+    /// The last probes found it well.
+    Healthy,
+    /// Too many probes in a row failed, or nobody probes at present.
+    #[default]
+    Unhealthy,
+}
+
+/// What probes found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// The verdict.
+    pub status: HealthStatus,
+    /// Failures in a row that count.
+    pub failing_streak: u32,
+    /// The last probes, oldest first.
+    pub log: Vec<ProbeResult>,
+}
+
+/// How one probe ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProbeResult {
+    /// Nanoseconds since the epoch.
+    pub start: i64,
+    /// Nanoseconds since the epoch.
+    pub end: i64,
+    /// The program's; −1: it could not be run, or took too long.
+    pub exit_code: i32,
+    /// What it wrote, or why it has no code of its own.
+    pub output: String,
 }
 
 /// One mount of a container.
@@ -149,6 +189,18 @@ pub struct ContainerView {
     pub apparmor_profile: String,
     /// Bytes in the writable layer and in the whole root, when asked for.
     pub size: Option<(u64, u64)>,
+}
+
+impl HealthStatus {
+    /// Docker's spelling.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 impl Status {

@@ -3,6 +3,8 @@
 
 use sampan_testkit::World;
 
+use crate::storm::eventually;
+
 fn world() -> World {
     let world = World::with_our_docker();
     drop(world.ok("docker load -q -i box.tar"));
@@ -32,7 +34,18 @@ fn memory_is_shared_only_by_who_offers_it() {
     drop(world.ok("docker run -d --name own box sleep 1000"));
     drop(world.ok("docker run -d --name open --ipc shareable box sleep 1000"));
     assert!(refused(&world, "docker run --rm --ipc container:own box true").contains("non-shareable IPC"));
-    drop(world.ok("docker run --rm --ipc container:open box true"));
+    // Queues and /dev/shm, in both directions, and through a guest's guest.
+    drop(world.ok("docker exec open sh -c 'echo hers > /dev/shm/hers'"));
+    drop(world.ok("docker run -d --name guest0 --ipc container:open --cap-drop ALL box sleep 1000"));
+    assert_eq!(world.ok("docker exec guest0 sh -c 'echo his > /dev/shm/his; cat /dev/shm/hers'"), "hers");
+    assert_eq!(world.ok("docker exec open cat /dev/shm/his"), "his");
+    assert!(world.ok("docker exec guest0 grep ' /dev/shm ' /proc/mounts").contains("nosuid,nodev,noexec"));
+    // What stands there in the other's place leads nowhere else.
+    let own = "docker run -d --name moved --ipc shareable --cap-add SYS_ADMIN --security-opt apparmor=unconfined --security-opt seccomp=unconfined";
+    drop(world.ok(&format!("{own} box sh -c 'umount /dev/shm && rmdir /dev/shm && ln -s / /dev/shm && echo done && exec sleep 1000'")));
+    eventually(&world, "a link", || if world.ok("docker logs moved") == "done" { Ok(()) } else { Err(world.ok("docker logs moved 2>&1")) });
+    assert!(refused(&world, "docker run --rm --ipc container:moved box true").contains("Too many levels of symbolic links"));
+    drop(world.ok("docker rm -f guest0 moved"));
     assert!(refused(&world, "docker create --pid container:nosuch box").contains("No such container: nosuch"));
     drop(world.ok("docker create --name idle box && docker create --name guest --pid container:idle box"));
     assert!(refused(&world, "docker start guest").contains("failed to join PID namespace"));

@@ -10,6 +10,7 @@ mod disk;
 mod edges;
 mod examples;
 mod fleet;
+mod health;
 mod hostile;
 mod kernel;
 mod ours;

@@ -29,6 +29,8 @@ pub struct Descriptors {
     pub root: OwnedFd,
     /// Namespaces to join, in the plan's order.
     pub joins: Vec<OwnedFd>,
+    /// Detached mounts that the plan's steps name by number.
+    pub given: Vec<OwnedFd>,
     /// Standard streams.
     pub stdio: Stdio,
 }
@@ -115,7 +117,7 @@ fn prepare(plan: &Plan, descriptors: Descriptors, parent: &OwnedFd) -> Result<()
         ns::unshare(NewNamespaces::CGROUP).map_err(Fault::new(Stage::Namespace {}, "cgroup"))?;
     }
     let root = attach_root(plan, &descriptors.root)?;
-    let special = mounts::apply(plan, root.as_fd())?;
+    let special = mounts::apply(plan, &descriptors.given, root.as_fd())?;
     let terminal = devices::apply(plan, root.as_fd(), &special)?;
     if plan.create_cwd && !plan.process.cwd.is_empty() && plan.process.cwd != "/" {
         let made = place::make_directory(root.as_fd(), &plan.process.cwd);

@@ -22,11 +22,11 @@ pub(crate) struct Special {
     pub(crate) pts: Option<OwnedFd>,
 }
 
-/// Makes and attaches every mount.
-pub(crate) fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<Special, Fault> {
+/// Makes and attaches every mount. `given` came with the plan.
+pub(crate) fn apply(plan: &Plan, given: &[OwnedFd], root: BorrowedFd<'_>) -> Result<Special, Fault> {
     let mut special = Special::default();
     for step in &plan.mounts {
-        let place = place_of(step, root)?;
+        let place = place_of(step, given, root)?;
         let mounted = one(step, place).map_err(Fault::new(Stage::Mount {}, &step.target))?;
         if let MountSource::New { kind, .. } = &step.source {
             match (kind.as_str(), step.target.as_str()) {
@@ -46,7 +46,7 @@ pub(crate) fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<Special, Fault>
 /// What the kernel says of the first that fails.
 pub fn attach_all(steps: &[MountStep], root: BorrowedFd<'_>) -> io::Result<()> {
     for step in steps {
-        let place = place_of(step, root).map_err(|fault| io::Error::from_raw_os_error(fault.errno))?;
+        let place = place_of(step, &[], root).map_err(|fault| io::Error::from_raw_os_error(fault.errno))?;
         one(step, place)?;
     }
     Ok(())
@@ -73,9 +73,9 @@ const FAKED: &[&str] = &[
     "/proc/uptime",
 ];
 
-fn place_of(step: &MountStep, root: BorrowedFd<'_>) -> Result<Found, Fault> {
+fn place_of(step: &MountStep, given: &[OwnedFd], root: BorrowedFd<'_>) -> Result<Found, Fault> {
     let fault = || Fault::new(Stage::Mount {}, &step.target);
-    let (tree, is_directory) = detached(step).map_err(fault())?;
+    let (tree, is_directory) = detached(step, given).map_err(fault())?;
     if let MountSource::New { kind, .. } = &step.source
         && matches!(kind.as_str(), "proc" | "sysfs")
     {
@@ -109,7 +109,7 @@ fn one(step: &MountStep, found: Found) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
-fn detached(step: &MountStep) -> io::Result<(OwnedFd, bool)> {
+fn detached(step: &MountStep, given: &[OwnedFd]) -> io::Result<(OwnedFd, bool)> {
     match &step.source {
         MountSource::New { kind, options } => {
             let owned = options.iter().map(|(key, value)| Ok((CString::new(key.as_str())?, CString::new(value.as_str())?)));
@@ -130,6 +130,11 @@ fn detached(step: &MountStep) -> io::Result<(OwnedFd, bool)> {
             let directory = rustix::fs::open(directory, flags, rustix::fs::Mode::empty())?;
             let inside = place::open_beneath(directory.as_fd(), path)?;
             let tree = mount::clone_tree(inside.as_fd(), c"", true)?;
+            let is_directory = place::is_directory(tree.as_fd())?;
+            Ok((tree, is_directory))
+        }
+        MountSource::Given { number } => {
+            let tree = given.get(*number as usize).ok_or(io::ErrorKind::InvalidInput)?.try_clone()?;
             let is_directory = place::is_directory(tree.as_fd())?;
             Ok((tree, is_directory))
         }

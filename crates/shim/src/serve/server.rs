@@ -322,12 +322,13 @@ impl Server {
         let plan: Plan = read_plan(fds.next())?;
         let root = fds.next().ok_or_else(|| fault(Stage::Plan {}, "no root"))?;
         let joins: Vec<OwnedFd> = fds.by_ref().take(plan.joins as usize).collect();
+        let given: Vec<OwnedFd> = fds.by_ref().take(plan.given as usize).collect();
         let clients = make_clients(clients, fds, plan.process.terminal)?;
         ExitRecord::reserve(Path::new(&plan.record)).map_err(Fault::new(Stage::Log {}, "exit record"))?;
         let log = plan.log.as_ref().map(LogWriter::open).transpose().map_err(Fault::new(Stage::Log {}, "log file"))?;
         let (stdio, ours) = child::make_stdio(&plan.process).map_err(Fault::new(Stage::Stdio {}, "pipes"))?;
         let listener = sock::listen(Path::new(&plan.socket)).map_err(Fault::new(Stage::Plan {}, &plan.socket))?;
-        let container = match apply::start(&plan, Descriptors { root, joins, stdio }) {
+        let container = match apply::start(&plan, Descriptors { root, joins, given, stdio }) {
             Ok(container) => container,
             Err(fault) => {
                 drop(std::fs::remove_file(&plan.socket));
