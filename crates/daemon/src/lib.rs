@@ -10,6 +10,7 @@ mod escape;
 mod frames;
 mod handover;
 mod hijack;
+mod names;
 mod progress;
 mod query;
 mod respond;

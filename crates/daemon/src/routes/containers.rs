@@ -13,6 +13,7 @@ use sampan_wire::{Json, object};
 use super::{exec, not_found, streams};
 use crate::body::json_body;
 use crate::escape::Escape;
+use crate::names::Names;
 use crate::query::{label, only, prune_filter};
 use crate::respond::{ApiError, Reply, bad_field, empty, json, no_content, ok};
 use crate::server::{Call, Context, blocking};
@@ -168,10 +169,12 @@ async fn list(context: Arc<Context>, call: Call) -> Reply {
         let ancestors: Vec<String> = filters.get("ancestor").into_iter().flatten().flat_map(ancestor).collect();
         let edges = |key: &str| filters.get(key).into_iter().flatten().filter_map(created).collect::<Vec<_>>();
         let (before, since) = (edges("before"), edges("since"));
+        let names = Names::of(&filters);
         let fits = |view: &&ContainerView| {
             (all || view.state.status.is_running() || view.state.status == Status::Restarting)
                 && before.iter().all(|edge| view.spec.created < *edge)
                 && since.iter().all(|edge| view.spec.created > *edge)
+                && names.fit_container(&view.spec.name)
                 && filters.iter().all(|(key, values)| fits_one(view, key, values, &ancestors))
         };
         views.iter().filter(fits).take(limit.unwrap_or(usize::MAX)).map(|view| shape::container::summary(view, now, api)).collect()
@@ -189,9 +192,8 @@ fn fits_one(view: &ContainerView, key: &str, values: &[String], ancestors: &[Str
     match key {
         "label" => values.iter().all(has_label),
         "ancestor" => ancestors.contains(&spec.image_id),
-        "before" | "since" => true,
+        "before" | "since" | "name" => true,
         _ => values.iter().any(|wanted| match key {
-            "name" => fits_name(&spec.name, wanted),
             "id" => spec.id.starts_with(wanted.as_str()),
             "status" => view.state.status.name() == wanted,
             "exited" => view.state.status == Status::Exited && wanted.parse() == Ok(view.state.exit_code),
@@ -207,19 +209,6 @@ fn fits_one(view: &ContainerView, key: &str, values: &[String], ancestors: &[Str
             "is-task" => matches!(wanted.as_str(), "false" | "0"),
             _ => true,
         }),
-    }
-}
-
-/// The name filter: Docker takes a regular expression; its anchors are honoured, the rest is taken literally.
-fn fits_name(name: &str, wanted: &str) -> bool {
-    let (wanted, from_start) = wanted.strip_prefix('^').map_or((wanted, false), |rest| (rest, true));
-    let (wanted, to_end) = wanted.strip_suffix('$').map_or((wanted, false), |rest| (rest, true));
-    let (wanted, from_start) = wanted.strip_prefix('/').map_or((wanted, from_start), |rest| (rest, true));
-    match (from_start, to_end) {
-        (true, true) => name == wanted,
-        (true, false) => name.starts_with(wanted),
-        (false, true) => name.ends_with(wanted),
-        (false, false) => name.contains(wanted),
     }
 }
 
@@ -338,25 +327,4 @@ pub(crate) fn users(views: &[ContainerView]) -> BTreeMap<String, Vec<(String, bo
         users.entry(view.spec.image_id.clone()).or_default().push((view.spec.id.clone(), view.state.status.is_running()));
     }
     users
-}
-
-#[cfg(test)]
-mod tests {
-    use super::fits_name;
-
-    #[test]
-    fn the_name_filter_honours_anchors() {
-        for (wanted, fits) in [
-            ("web", true),
-            ("^web", false),
-            ("^/my-web$", true),
-            ("^my-web$", true),
-            ("/my", true),
-            ("/web", false),
-            ("web$", true),
-            ("my$", false),
-        ] {
-            assert_eq!(fits_name("my-web", wanted), fits, "{wanted}");
-        }
-    }
 }

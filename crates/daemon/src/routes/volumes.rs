@@ -8,6 +8,7 @@ use sampan_wire::{Json, object};
 
 use super::not_found;
 use crate::body::json_body;
+use crate::names::Names;
 use crate::query::{label, only, prune_filter};
 use crate::respond::{ApiError, Reply, bad_field, json, no_content, ok};
 use crate::server::{Call, Context, blocking};
@@ -19,12 +20,13 @@ pub(crate) async fn volumes(context: Arc<Context>, call: Call, method: &Method, 
         ("GET", []) => {
             let filters = call.query.filters()?;
             only(&filters, &["dangling", "driver", "label", "name"])?;
+            let names = Names::of(&filters);
             let found = blocking(move || -> Result<Vec<Json>, EngineError> {
                 let used = |name: &str| engine.list(false).iter().any(|view| view.spec.mounts.iter().any(|mount| mount.name == name));
                 let fits = |volume: &sampan_engine::model::VolumeView| {
                     filters.iter().all(|(key, values)| {
                         values.iter().any(|wanted| match key.as_str() {
-                            "name" => volume.name.contains(wanted.as_str()),
+                            "name" => names.fit(&volume.name),
                             "driver" => volume.driver == *wanted,
                             "label" => {
                                 let (key, value) = label(wanted);
@@ -71,11 +73,12 @@ pub(crate) async fn networks(context: Arc<Context>, call: Call, method: &Method,
         ("GET", []) => {
             let filters = call.query.filters()?;
             only(&filters, &["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+            let names = Names::of(&filters);
             let all = blocking(move || engine.networks()).await?;
             let fits = |network: &&sampan_engine::model::NetworkView| {
                 filters.iter().all(|(key, values)| {
                     values.iter().any(|wanted| match key.as_str() {
-                        "name" => network.name.contains(wanted.as_str()),
+                        "name" => names.fit(&network.name),
                         "id" => network.id.starts_with(wanted.as_str()),
                         "driver" => network.driver == *wanted,
                         "scope" => wanted == "local",

@@ -1,6 +1,6 @@
 //! One probe: an exec in the container, its output read, its end awaited, killed when it takes too long.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
