@@ -105,9 +105,21 @@ impl Engine {
             }
             spec.mounts.push(point);
         }
+        self.make_working_directory(&spec, &folder)?;
         let state = State::default();
         self.rows().insert_container(&spec, &state)?;
         Ok(Container::new(spec, state))
+    }
+
+    fn make_working_directory(&self, spec: &ContainerSpec, folder: &Path) -> Result<(), EngineError> {
+        let path = &spec.config.working_dir;
+        if path.is_empty() {
+            return Ok(());
+        }
+        self.sandboxes().make_working_directory(&self.lowers(spec)?, folder, path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotADirectory => EngineError::Invalid(format!("Cannot mkdir: {path} is not a directory")),
+            _ => EngineError::io(format!("make the working directory {path}"))(error),
+        })
     }
 
     /// Makes volumes and bind sources; says whether a volume is fresh.

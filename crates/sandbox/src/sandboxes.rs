@@ -10,7 +10,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sampan_base::{ErrorKind, Failure as _};
 use sampan_layers::{overlay_mount, overlay_mount_with};
 use sampan_net::{EndpointSpec, Net};
@@ -239,6 +239,25 @@ impl Sandboxes {
         let place = self.config.exec_root.join("containers");
         let writable = (folder.join("upper"), folder.join("work"));
         overlay_mount_with(lowers, (&writable.0, &writable.1), &place, |root| sampan_shim::apply::attach_all(mounts, root))
+    }
+
+    /// Makes the working directory of a container that does not run, where its image has none.
+    ///
+    /// # Errors
+    /// `NotADirectory` when something else is there; what the kernel says.
+    pub fn make_working_directory(&self, lowers: &[PathBuf], folder: &Path, path: &str) -> io::Result<()> {
+        let plain = path.trim_matches('/');
+        // Nearly always a plain directory of a layer, and nothing need be mounted. One that is whited out is made at the start.
+        let is_there = |lower: &PathBuf| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            dir::open(lower).is_ok_and(|lower| rustix::fs::openat2(&lower, plain, flags, Mode::empty(), resolve).is_ok())
+        };
+        if plain.is_empty() || lowers.iter().any(is_there) {
+            return Ok(());
+        }
+        let root = self.mount_root(lowers, Some(folder))?;
+        sampan_shim::apply::make_working_directory(root.as_fd(), path)
     }
 
     /// The root of a running container.

@@ -29,6 +29,31 @@ fn a_read_only_root_has_read_only_names() {
 }
 
 #[test]
+fn a_working_directory_is_there_before_the_start() {
+    let world = world();
+    drop(world.ok("docker create --name new -w /made/here box pwd && docker create --name old -w /etc box pwd && echo x > file"));
+    assert_eq!(world.ok("docker diff new"), "A /made\nA /made/here");
+    assert_eq!(world.ok("docker diff old"), "");
+    drop(world.ok("docker cp file new:/made/here/"));
+    assert_eq!(world.ok("docker start -a new"), "/made/here");
+    assert_eq!(world.ok("docker cp new:/made/here/file - | tar -xO"), "x");
+    // Links are followed inside the root; what is no directory makes no container.
+    drop(
+        world.ok(
+            "docker create --name linked box sh -c 'ln -s / /up; ln -s /etc/passwd /file' && docker start linked && docker wait linked",
+        ),
+    );
+    drop(world.ok("docker commit linked linked && docker create --name through -w /up/../up/below linked pwd"));
+    assert_eq!(world.ok("docker diff through"), "A /below");
+    for place in ["/file", "/etc/passwd", "/etc/passwd/below"] {
+        let text = refused(&world, &format!("docker create --name wrong -w {place} linked"));
+        assert!(text.contains(&format!("Cannot mkdir: {place} is not a directory")), "{place}: {text}");
+    }
+    assert_eq!(world.ok("docker ps -aqf name=wrong"), "");
+    drop(world.ok("docker rm -f new old linked through && docker rmi linked"));
+}
+
+#[test]
 fn memory_is_shared_only_by_who_offers_it() {
     let world = world();
     drop(world.ok("docker run -d --name own box sleep 1000"));

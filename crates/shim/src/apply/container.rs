@@ -120,9 +120,7 @@ fn prepare(plan: &Plan, descriptors: Descriptors, parent: &OwnedFd) -> Result<()
     let special = mounts::apply(plan, &descriptors.given, root.as_fd())?;
     let terminal = devices::apply(plan, root.as_fd(), &special)?;
     if plan.create_cwd && !plan.process.cwd.is_empty() && plan.process.cwd != "/" {
-        let made = place::make_directory(root.as_fd(), &plan.process.cwd);
-        let made =
-            made.and_then(|place| if place::is_directory(place.as_fd())? { Ok(()) } else { Err(std::io::ErrorKind::NotADirectory.into()) });
+        let made = place::make_working_directory(root.as_fd(), &plan.process.cwd);
         made.map_err(Fault::new(Stage::Cwd {}, format!("mkdir:{}", plan.process.cwd)))?;
     }
     set_names(plan, special.proc.as_ref())?;

@@ -13,6 +13,7 @@ use std::io;
 
 pub use container::{Container, Descriptors, Stdio, start};
 pub use mounts::attach_all;
+pub use place::make_working_directory;
 pub use program::{ExecOutcome, exec};
 
 use crate::protocol::Stage;

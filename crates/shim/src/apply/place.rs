@@ -116,6 +116,15 @@ pub(crate) fn make_directory(root: BorrowedFd<'_>, path: &str) -> io::Result<Own
     }
 }
 
+/// Makes a directory with its missing parents below a root.
+///
+/// # Errors
+/// `NotADirectory` when something else is there; what the kernel says.
+pub fn make_working_directory(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+    let place = make_directory(root, path)?;
+    if is_directory(place.as_fd())? { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
+}
+
 /// Makes an empty file with its missing parents, if there is nothing, and opens it.
 pub(crate) fn make_file(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
     match descend(root, path)? {
