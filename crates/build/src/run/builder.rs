@@ -149,19 +149,9 @@ impl Builder {
         let BuildRequest { plan: mut wish, dockerfile: name, context, names, resources, pull_always, cache_from, pull } = request;
         let OpenedContext { tree, host, text, checkout: _checkout } = self.open_context(context, &name, &mut wish, cancel)?;
         let excerpt = |lines| dockerfile::excerpt(&name, text.as_ref(), lines);
-        let parsed = dockerfile::parse(&text).map_err(|error| BuildError::Dockerfile {
-            text: error.to_string(),
-            solve: error.to_string(),
-            kind: sampan_base::Failure::kind(&error),
-            excerpt: excerpt(error.lines),
-        })?;
+        let parsed = dockerfile::parse(&text).map_err(|error| BuildError::reading(&error, excerpt))?;
         let bases = Local { images: &self.images, pull, pull_always, seen: Mutex::default(), cancel };
-        let graph = plan::plan(&parsed, &wish, &bases).map_err(|error| BuildError::Dockerfile {
-            text: error.classic_message().to_owned(),
-            solve: error.message.clone(),
-            kind: error.kind,
-            excerpt: excerpt(error.lines),
-        })?;
+        let graph = plan::plan(&parsed, &wish, &bases).map_err(|error| BuildError::planning(&error, excerpt))?;
         watch(Event::Planned(&graph));
         let bases: Vec<DiffId> = self.base_layers(&graph)?;
         self.store.hold_layers(owner, &bases).map_err(|error| BuildError::room("", &error))?;

@@ -4,7 +4,8 @@ use std::error::Error;
 
 use sampan_base::{ErrorKind, Failure};
 
-use crate::plan::Copy;
+use crate::dockerfile::{Lines, ParseError};
+use crate::plan::{Copy, PlanError};
 
 /// A build that failed.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +118,22 @@ impl BuildError {
             Self::Dockerfile { solve, .. } => Some(solve.clone()),
             Self::Step { failure, .. } => failure.solve_text(),
             _ => None,
+        }
+    }
+
+    /// A Dockerfile that cannot be read. `excerpt`: the lines it is about, as shown.
+    pub(super) fn reading(error: &ParseError, excerpt: impl FnOnce(Option<Lines>) -> String) -> Self {
+        let text = error.to_string();
+        Self::Dockerfile { solve: text.clone(), text, kind: sampan_base::Failure::kind(error), excerpt: excerpt(error.lines) }
+    }
+
+    /// A Dockerfile of which no build can be planned.
+    pub(super) fn planning(error: &PlanError, excerpt: impl FnOnce(Option<Lines>) -> String) -> Self {
+        Self::Dockerfile {
+            text: error.classic_message().to_owned(),
+            solve: error.message.clone(),
+            kind: error.kind,
+            excerpt: excerpt(error.lines),
         }
     }
 

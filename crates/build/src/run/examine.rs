@@ -43,12 +43,7 @@ impl Builder {
         let BuildRequest { plan: mut wish, dockerfile: name, context, pull, pull_always, .. } = request;
         let OpenedContext { text, checkout: _checkout, .. } = self.open_context(context, &name, &mut wish, cancel)?;
         let excerpt = |lines| dockerfile::excerpt(&name, text.as_ref(), lines);
-        let mut file = dockerfile::parse(&text).map_err(|error| BuildError::Dockerfile {
-            text: error.to_string(),
-            solve: error.to_string(),
-            kind: sampan_base::Failure::kind(&error),
-            excerpt: excerpt(error.lines),
-        })?;
+        let mut file = dockerfile::parse(&text).map_err(|error| BuildError::reading(&error, excerpt))?;
         let answer = match question {
             Question::Targets => Answer::Targets(plan::targets(&file, &text)),
             Question::Outline => {
@@ -67,12 +62,7 @@ impl Builder {
                 }
                 wish.checks = true;
                 let bases = Local { images: &self.images, pull, pull_always, seen: Mutex::default(), cancel };
-                let planned = plan::plan(&file, &wish, &bases).map_err(|error| BuildError::Dockerfile {
-                    text: error.classic_message().to_owned(),
-                    solve: error.message.clone(),
-                    kind: error.kind,
-                    excerpt: excerpt(error.lines),
-                })?;
+                let planned = plan::plan(&file, &wish, &bases).map_err(|error| BuildError::planning(&error, excerpt))?;
                 let warnings = planned.warnings.into_iter().map(|warning| {
                     let around = excerpt(warning.lines);
                     (warning, around)

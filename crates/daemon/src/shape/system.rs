@@ -47,14 +47,6 @@ pub(crate) fn version(facts: &Facts, own: &str) -> Json {
 /// The document of info.
 pub(crate) fn info(facts: &Facts, api: (u32, u32)) -> Json {
     let [all, running, paused, stopped] = facts.containers;
-    let empty = || Json::Array(Vec::new());
-    let mut security = vec!["name=seccomp,profile=builtin".to_owned()];
-    if facts.apparmor {
-        security.insert(0, "name=apparmor".into());
-    }
-    if facts.cgroup_version == 2 {
-        security.push("name=cgroupns".into());
-    }
     let mut pairs = object! {
         "ID": facts.id.clone(),
         "Containers": all,
@@ -64,7 +56,7 @@ pub(crate) fn info(facts: &Facts, api: (u32, u32)) -> Json {
         "Images": facts.images,
         "Driver": "overlay2",
         "DriverStatus": Json::list([Json::list(["Store", "sampan layers"])]),
-        "Plugins": object! { "Volume": Json::list(["local"]), "Network": Json::list(["bridge", "host", "null"]), "Authorization": Json::NULL, "Log": Json::list(["json-file"]) },
+        "Plugins": object! { "Volume": Json::list(["local"]), "Network": Json::list(["bridge", "host", "null"]), "Authorization": Json::NULL, "Log": Json::list(["json-file", "local"]) },
         "MemoryLimit": true,
         "SwapLimit": true,
         "CpuCfsPeriod": true,
@@ -91,7 +83,25 @@ pub(crate) fn info(facts: &Facts, api: (u32, u32)) -> Json {
         "RegistryConfig": registries(facts),
     }
     .pairs();
-    let rest = object! {
+    pairs.extend(more_info(facts).pairs());
+    if api < (1, 50) {
+        // Older clients look for them; they were never true since.
+        pairs.extend(["BridgeNfIptables", "BridgeNfIp6tables"].map(|key| (key.to_owned(), false.into())));
+    }
+    Json::Object(pairs)
+}
+
+/// The second half of info: the host's size, the engine's parts.
+fn more_info(facts: &Facts) -> Json {
+    let empty = || Json::Array(Vec::new());
+    let mut security = vec!["name=seccomp,profile=builtin".to_owned()];
+    if facts.apparmor {
+        security.insert(0, "name=apparmor".into());
+    }
+    if facts.cgroup_version == 2 {
+        security.push("name=cgroupns".into());
+    }
+    object! {
         "NCPU": facts.cpus,
         "MemTotal": facts.memory,
         "GenericResources": Json::NULL,
@@ -115,15 +125,7 @@ pub(crate) fn info(facts: &Facts, api: (u32, u32)) -> Json {
         "SecurityOptions": Json::list(security),
         "CDISpecDirs": empty(),
         "Warnings": Json::list_or_null(facts.warnings.iter().cloned()),
-    };
-    if let Json::Object(rest) = rest {
-        pairs.extend(rest);
     }
-    if api < (1, 50) {
-        // Older clients look for them; they were never true since.
-        pairs.extend(["BridgeNfIptables", "BridgeNfIp6tables"].map(|key| (key.to_owned(), false.into())));
-    }
-    Json::Object(pairs)
 }
 
 /// One event.

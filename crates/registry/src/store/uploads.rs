@@ -171,8 +171,11 @@ impl Store {
     fn open_new(&self, algorithm: Algorithm, lasts: bool) -> Result<Writing> {
         let id = random_id()?;
         let path = self.upload_path(&id);
-        let file = File::options().append(true).create_new(true).mode(0o600).open(&path)?;
-        self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Slot::Busy);
+        let slots = || self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before its file, which a sweep would otherwise take for one that an earlier end had left.
+        slots().insert(id.clone(), Slot::Busy);
+        let file = File::options().append(true).create_new(true).mode(0o600).open(&path);
+        let file = file.inspect_err(|_| drop(slots().remove(&id)))?;
         let progress = Progress { hasher: Hasher::new(algorithm), offset: 0 };
         Ok(Writing { id, path, file, progress, sessions: Arc::clone(&self.uploads.0), lasts })
     }
@@ -347,9 +350,13 @@ impl Store {
         }
         for entry in std::fs::read_dir(self.root.join("uploads"))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let in_use = self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&name);
+            let is_left = {
+                let slots = self.uploads.0.lock().unwrap_or_else(PoisonError::into_inner);
+                // One that ends this moment takes its file with it, under the same lock.
+                !slots.contains_key(&name) && entry.path().exists()
+            };
             let row = "SELECT count(*) FROM upload WHERE id = ?1";
-            if !in_use && self.writer.read("find upload", |connection| connection.query_row(row, [&name], |row| row.get::<_, i64>(0)))? == 0
+            if is_left && self.writer.read("find upload", |connection| connection.query_row(row, [&name], |row| row.get::<_, i64>(0)))? == 0
             {
                 self.trash.discard(&entry.path())?;
                 ended += 1;

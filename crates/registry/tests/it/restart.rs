@@ -66,12 +66,33 @@ fn what_nobody_needs_is_collected_and_what_is_needed_stays() {
 #[test]
 fn who_asks_for_a_blob_may_build_on_it() {
     let server = Server::open();
-    let digest = server.push("a", b"asked for");
+    // An image needs it, so that no sweep takes it meanwhile.
+    server.push_image("a", "latest", b"asked for");
+    let digest = sha256(b"asked for");
     let root = server.folder.path().join("data");
     let db = open_database(&root).unwrap();
     db.write("end leases", |transaction| transaction.execute("UPDATE blob SET lease_until = 0", [])).unwrap();
     assert_eq!(server.send("HEAD", &format!("/v2/a/blobs/{digest}"), &[], b"").status, 200);
     let lease: i64 =
-        db.read("read lease", |connection| connection.query_row("SELECT lease_until FROM blob", [], |row| row.get(0))).unwrap();
+        db.read("read lease", |connection| connection.query_row("SELECT max(lease_until) FROM blob", [], |row| row.get(0))).unwrap();
     assert!(lease > 0);
+}
+
+#[test]
+fn a_sweep_takes_no_upload_that_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("data"), Duration::from_secs(60)).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                assert_eq!(store.sweep().unwrap().uploads, 0);
+            }
+        });
+        for _ in 0..300 {
+            let writing = store.start_whole(sampan_registry::name::Algorithm::Sha256).unwrap();
+            assert!(folder.path().join("data/uploads").join(writing.id()).is_file());
+        }
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
 }

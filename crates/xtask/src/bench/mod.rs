@@ -7,6 +7,7 @@ mod api;
 mod archives;
 mod builds;
 mod cli;
+mod health;
 mod large;
 mod latency;
 mod logs;
@@ -86,6 +87,7 @@ type Work = fn(&mut Engines) -> anyhow::Result<Vec<Row>>;
 const ALL: &[(&str, Work)] = &[
     ("lifecycle", latency::lifecycle),
     ("exec", latency::exec),
+    ("health", health::health),
     ("cli", cli::cli),
     ("runtimes", runtimes::runtimes),
     ("log", logs::log),

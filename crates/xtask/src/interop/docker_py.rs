@@ -14,7 +14,7 @@ use anyhow::{Context as _, ensure};
 use sampan_testkit::{images, setup};
 use serde::Deserialize;
 
-use super::Interop;
+use super::{Interop, hub, known};
 use crate::rig::{self, Registry, Rig, Server};
 
 /// The last version whose source archive has the tests.
@@ -56,7 +56,8 @@ pub(super) fn run(arguments: &Interop) -> anyhow::Result<()> {
     let registry = rig.registry(&Registry::Ours)?;
     let options = format!("--registry-mirror http://{}", registry.address);
     let engine = if arguments.docker { rig.docker_with(&[&rig.work()], &options)? } else { rig.engine_with(&options)? };
-    seed(&rig, &engine, &registry)?;
+    hub::fill(&rig, &engine, &registry, &["busybox:latest", "alpine:3.10", "alpine:latest", "hello-world:latest"])?;
+    hub::pull(&rig, &engine, &["busybox:latest", "alpine:3.10"])?;
     let outcomes = test(&rig, &engine, &folder, arguments.only.as_deref())?;
     let text = report(&outcomes, &version(&folder), &rig::our_version(), date(&rig).trim())?;
     println!("{text}");
@@ -107,31 +108,6 @@ fn date(rig: &Rig) -> String {
     rig.sh("date -u +%Y-%m-%d").stdout
 }
 
-/// Puts the images of Docker Hub that the tests pull into the mirror, and those into the engine that they expect there.
-fn seed(rig: &Rig, engine: &Server, registry: &Server) -> anyhow::Result<()> {
-    let docker = format!("sampan -H {}", engine.address);
-    for name in ["busybox:latest", "alpine:3.10", "alpine:latest", "hello-world:latest"] {
-        let archive = rig.work().join(name.replace(':', "-"));
-        images::write(&archive, &stand_in(name)?)?;
-        let (file, copy) = (archive.display(), format!("{}/library/{name}", registry.address));
-        let _told = rig.ok(&format!(
-            "{docker} load -q -i '{file}' && {docker} tag {name} {copy} && {docker} push -q {copy} && {docker} rmi {name} {copy}"
-        ))?;
-    }
-    let _told = rig.ok(&format!("{docker} pull -q busybox:latest && {docker} pull -q alpine:3.10"))?;
-    Ok(())
-}
-
-/// An image of that name, another one than those of other names, with the folder and the user of Alpine that tests use.
-fn stand_in(name: &str) -> anyhow::Result<Vec<u8>> {
-    let users = "root:x:0:0:root:/root:/bin/sh\npostgres:x:70:70:postgres:/var/lib/postgresql:/bin/sh\n";
-    let more = images::Tar::new().directory("etc/", 0o755).file("etc/passwd", 0o644, users.as_bytes());
-    let more = more.file("etc/stands-for", 0o644, name.as_bytes()).directory("var/", 0o755).directory("var/opt/", 0o755).finish();
-    let command =
-        if name.starts_with("hello-world") { serde_json::json!({"Cmd": ["echo", "Hello from Docker!"]}) } else { serde_json::json!({}) };
-    Ok(images::archive_of(&[images::rootfs(&setup::busybox())?, more], name, &command))
-}
-
 /// Runs pytest in the world; what it says of each test.
 fn test(rig: &Rig, engine: &Server, folder: &Path, only: Option<&str>) -> anyhow::Result<Vec<Outcome>> {
     let (plugins, lines) = (rig.work().join("plugins"), rig.work().join("outcomes"));
@@ -160,29 +136,15 @@ fn surprises(outcomes: &[Outcome]) -> Vec<String> {
     let mut found = Vec::new();
     for outcome in outcomes {
         let name = name(&outcome.test);
-        match (outcome.outcome.as_str(), reason(name)) {
+        match (outcome.outcome.as_str(), known::reason(KNOWN, name)) {
             ("failed", None) => found.push(format!("{name} fails: {}", outcome.message)),
             ("passed", Some((false, _))) => found.push(format!("{name} passes")),
             _ => {}
         }
     }
-    let ran = |pattern: &str| outcomes.iter().any(|outcome| fits(pattern, name(&outcome.test)));
-    found.extend(known().filter(|(pattern, _)| !ran(pattern)).map(|(pattern, _)| format!("{pattern} is no test")));
+    let ran = |pattern: &str| outcomes.iter().any(|outcome| known::fits(pattern, name(&outcome.test)));
+    found.extend(known::all(KNOWN).filter(|(pattern, _)| !ran(pattern)).map(|(pattern, _)| format!("{pattern} is no test")));
     found
-}
-
-/// The tests that are known to fail, with the reasons. A `*` at the end stands for anything; such a test may also pass.
-fn known() -> impl Iterator<Item = (&'static str, &'static str)> {
-    KNOWN.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '))
-}
-
-fn fits(pattern: &str, test: &str) -> bool {
-    pattern.strip_suffix('*').map_or(pattern == test, |start| test.starts_with(start))
-}
-
-/// Why a test may fail, and whether it may pass as well.
-fn reason(test: &str) -> Option<(bool, &'static str)> {
-    known().find(|(pattern, _)| fits(pattern, test)).map(|(pattern, reason)| (pattern.ends_with('*'), reason))
 }
 
 /// A test's name without the folder.
@@ -216,7 +178,8 @@ fn report(outcomes: &[Outcome], library: &str, engine: &str, date: &str) -> anyh
     text.push_str("\n## Failing tests\n\n| test | why |\n|---|---|\n");
     for outcome in outcomes.iter().filter(|outcome| outcome.outcome == "failed") {
         let name = name(&outcome.test);
-        let reason = reason(name).map_or_else(|| format!("**not known**: {}", outcome.message), |(_, reason)| reason.to_owned());
+        let reason =
+            known::reason(KNOWN, name).map_or_else(|| format!("**not known**: {}", outcome.message), |(_, reason)| reason.to_owned());
         writeln!(text, "| {} | {} |", name, super::cell(&reason))?;
     }
     Ok(text)
@@ -227,10 +190,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_are_found_and_have_their_form() {
-        assert!(known().all(|(_, reason)| ["not supported: ", "differs: ", "Docker too: "].iter().any(|word| reason.starts_with(word))));
-        assert_eq!(reason("api_service_test.py::ServiceTest::test_x"), Some((true, "not supported: swarm mode")));
-        assert_eq!(reason("client_test.py::ClientTest::test_version"), None);
+    fn reasons_have_their_form() {
+        known::check(KNOWN);
+        assert_eq!(known::reason(KNOWN, "api_service_test.py::ServiceTest::test_x"), Some((true, "not supported: swarm mode")));
     }
 
     #[test]

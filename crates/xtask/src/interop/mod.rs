@@ -3,11 +3,14 @@
 //! Each case is a shell script of a few lines in `registry.txt` (any client, the registry under test) or `client.txt` (ours, a
 //! peer's registry), headed by `## who: what`. All run in one world; what they need beforehand is `prelude.sh`. The result is
 //! `docs/interop/registry.md`: one line a case, from this very run. A client that is not installed is a line too, and no success.
-//! `interop conformance` is in the module of that name.
+//! Other runs are in the modules of their names: `conformance`, `docker_py`, `moby`.
 
 mod conformance;
 mod docker_py;
+mod hub;
 mod junit;
+mod known;
+mod moby;
 mod suites;
 
 use std::fmt::Write as _;
@@ -28,9 +31,9 @@ pub(crate) struct Interop {
     /// Where the report goes instead of docs/interop/WHAT.md.
     #[arg(long)]
     report: Option<std::path::PathBuf>,
-    /// `registry`, `conformance` or `docker-py`.
+    /// `registry`, `conformance`, `docker-py` or `moby`.
     what: String,
-    /// docker-py: run the tests on the real Docker for comparison; nothing is written.
+    /// docker-py, moby: run the tests on the real Docker for comparison; nothing is written.
     #[arg(long)]
     docker: bool,
     /// The registry under test: a shell command that serves plain HTTP on `@LISTEN@` for everyone; `@DATA@` is a folder of its own.
@@ -40,7 +43,7 @@ pub(crate) struct Interop {
     /// The same with the user captain and the password `a long way to the sea`; without it cases of users fail on another's registry.
     #[arg(long)]
     users_command: Option<String>,
-    /// Only cases (of conformance: registries; of docker-py: an expression for pytest's `-k`) whose title contains this; the report
+    /// Only cases (of conformance: registries; of docker-py: an expression for pytest's `-k`; of moby: for Go's `-run`) whose title contains this; the report
     /// is printed and not written.
     #[arg(long)]
     only: Option<String>,
@@ -73,7 +76,8 @@ pub(crate) fn interop(arguments: &Interop) -> anyhow::Result<()> {
         "registry" => registry(arguments),
         "conformance" => conformance::conformance(arguments),
         "docker-py" => docker_py::run(arguments),
-        other => bail!("nothing of the name {other:?}; there are registry, conformance and docker-py"),
+        "moby" => moby::run(arguments),
+        other => bail!("nothing of the name {other:?}; there are registry, conformance, docker-py and moby"),
     }
 }
 

@@ -1,0 +1,253 @@
+//! `cargo xtask interop moby`: the integration suites of moby, the original's own source, on our engine.
+//!
+//! The source is a Go module; it is fetched and its suites are compiled into `target/moby` once (remove the folder to do so anew).
+//! Suites run one after the other in a world with an engine of ours, as on a remote engine: tests that start a dockerd of their own
+//! skip themselves. Images are stand-ins of the names that the suites want. `moby.txt` says of each test that is known to fail why;
+//! any other failure, and a known one that passes, fails the run. The result is `docs/interop/moby.md`.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use sampan_testkit::{images, setup};
+
+use super::{Interop, hub, known};
+use crate::rig::{self, Registry, Rig, Server};
+
+const MODULE: &str = "github.com/docker/docker";
+const VERSION: &str = "v28.5.2+incompatible";
+/// Folders below `integration`. Those of swarm, plugins, secrets and the daemon's own start are not for an engine without them.
+const SUITES: &[&str] = &["build", "container", "image", "session", "system", "volume"];
+/// What is in the engine before.
+const IMAGES: &[&str] = &["busybox:latest", "busybox:glibc", "debian:bookworm-slim", "hello-world:latest"];
+/// Test and reason.
+const KNOWN: &str = include_str!("moby.txt");
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// One test without tests inside it.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    /// `SUITE::Test/inner`.
+    test: String,
+    status: Status,
+    /// What it said last.
+    message: String,
+}
+
+/// Runs the suites; fails when other tests fail than those that are known to.
+pub(super) fn run(arguments: &Interop) -> anyhow::Result<()> {
+    let folder = install()?;
+    let mut outcomes = Vec::new();
+    let mut date = String::new();
+    for suite in SUITES {
+        // Each in a world of its own: what one leaves behind is not the next one's.
+        let rig = Rig::new(4000);
+        let registry = rig.registry(&Registry::Ours)?;
+        let options = format!("--registry-mirror http://{}", registry.address);
+        let engine = if arguments.docker { rig.docker_with(&[&rig.work()], &options)? } else { rig.engine_with(&options)? };
+        hub::fill(&rig, &engine, &registry, IMAGES)?;
+        hub::pull(&rig, &engine, IMAGES)?;
+        let _told = rig.ok(&format!("sampan -H {} tag hello-world:latest hello-world:frozen", engine.address))?;
+        let found = test(&rig, &engine, &folder, suite, arguments.only.as_deref())?;
+        let count = |status| found.iter().filter(|outcome| outcome.status == status).count();
+        eprintln!("{suite}: {} passed, {} failed, {} skipped", count(Status::Passed), count(Status::Failed), count(Status::Skipped));
+        outcomes.extend(found);
+        date = rig.sh("date -u +%Y-%m-%d").stdout.trim().to_owned();
+    }
+    let text = report(&outcomes, &rig::our_version(), &date)?;
+    println!("{text}");
+    if arguments.docker || arguments.only.is_some() {
+        return Ok(());
+    }
+    images::write(&arguments.report.clone().unwrap_or_else(|| setup::root().join("docs/interop/moby.md")), text.as_bytes())?;
+    let surprises = surprises(&outcomes);
+    ensure!(surprises.is_empty(), "not as crates/xtask/src/interop/moby.txt says:\n{}", surprises.join("\n"));
+    Ok(())
+}
+
+/// The source as a module of its own, and a program for each suite.
+fn install() -> anyhow::Result<PathBuf> {
+    let folder = setup::target().join("moby");
+    if folder.join("stamp").is_file() {
+        return Ok(folder);
+    }
+    drop(std::fs::remove_dir_all(&folder));
+    std::fs::create_dir_all(folder.join("bin"))?;
+    let run = |command: &mut Command| {
+        let output = command.output().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        ensure!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        Ok(output.stdout)
+    };
+    let printed = run(Command::new("go").args(["mod", "download", "-json", &format!("{MODULE}@{VERSION}")]).current_dir(&folder))?;
+    let printed: serde_json::Value = serde_json::from_slice(&printed)?;
+    let source = folder.join("source");
+    run(Command::new("cp").args(["-r", "--no-preserve=mode", printed["Dir"].as_str().context("a folder")?]).arg(&source))?;
+    // Its module file has another name, and of its vendored packages only the list is there.
+    for kind in ["mod", "sum"] {
+        std::fs::rename(source.join(format!("vendor.{kind}")), source.join(format!("go.{kind}")))?;
+    }
+    std::fs::remove_dir_all(source.join("vendor"))?;
+    for suite in SUITES {
+        let mut build = Command::new("go");
+        build.args(["test", "-mod=mod", "-c", "-o"]).arg(folder.join("bin").join(suite)).arg(format!("./integration/{suite}"));
+        run(build.current_dir(&source))?;
+    }
+    std::fs::write(folder.join("stamp"), "")?;
+    Ok(folder)
+}
+
+/// Runs one suite in the world.
+fn test(rig: &Rig, engine: &Server, folder: &Path, suite: &str, only: Option<&str>) -> anyhow::Result<Vec<Outcome>> {
+    let only = only.map_or_else(String::new, |only| format!("-test.run '{only}'"));
+    let line = format!(
+        "export DOCKER_HOST={} DOCKER_REMOTE_DAEMON=1 TMPDIR=\"$PWD/tmp\"; mkdir -p tmp; cd '{}/source/integration/{suite}' && \
+         '{}/bin/{suite}' -test.v -test.timeout 15m {only} 2>&1",
+        engine.address,
+        folder.display(),
+        folder.display(),
+    );
+    let output = rig.sh(&line).stdout;
+    std::fs::write(folder.join(format!("{suite}.log")), &output)?;
+    std::fs::write(folder.join(format!("{suite}.engine.log")), engine.log())?;
+    let outcomes = read(suite, &output);
+    // A panic ends all tests that were to come.
+    ensure!(output.lines().any(|line| line == "PASS" || line == "FAIL"), "the suite {suite} ended early:\n{}", tail(&output));
+    Ok(outcomes)
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+/// What Go's `-test.v` prints: `=== RUN`, `=== CONT`, `=== NAME` before what a test says, `--- PASS: NAME (0.00s)` at its end.
+fn read(suite: &str, output: &str) -> Vec<Outcome> {
+    let (mut said, mut present): (HashMap<String, String>, String) = Default::default();
+    let mut outcomes = Vec::new();
+    for line in output.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["===", _, name, ..] => name.clone_into(&mut present),
+            ["---", status, name, ..] if status.ends_with(':') => {
+                let status = match status {
+                    "PASS:" => Status::Passed,
+                    "FAIL:" => Status::Failed,
+                    _ => Status::Skipped,
+                };
+                outcomes.push((name.to_owned(), status));
+            }
+            [place, ..] if place.contains(".go:") => {
+                let text = line.trim().split_once(": ").map_or(line, |(_, text)| text);
+                // The first complaint is the cause.
+                let known = said.entry(present.clone()).or_default();
+                if known.is_empty() || !known.contains("assertion failed") {
+                    text.clone_into(known);
+                }
+            }
+            _ => {}
+        }
+    }
+    let has_inner = |name: &str| outcomes.iter().any(|(other, _)| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')));
+    let leaves = outcomes.iter().filter(|(name, status)| {
+        // One that failed itself, after the tests inside it passed.
+        let inner_failed = || outcomes.iter().any(|(other, status)| *status == Status::Failed && other.starts_with(&format!("{name}/")));
+        !has_inner(name) || (*status == Status::Failed && !inner_failed())
+    });
+    leaves
+        .map(|(name, status)| Outcome {
+            test: format!("{suite}::{name}"),
+            status: *status,
+            message: said.get(name).cloned().unwrap_or_default(),
+        })
+        .collect()
+}
+
+/// What differs from what is written down.
+fn surprises(outcomes: &[Outcome]) -> Vec<String> {
+    let mut found = Vec::new();
+    for outcome in outcomes {
+        match (outcome.status, known::reason(KNOWN, &outcome.test)) {
+            (Status::Failed, None) => found.push(format!("{} fails: {}", outcome.test, outcome.message)),
+            (Status::Passed, Some((false, _))) => found.push(format!("{} passes", outcome.test)),
+            _ => {}
+        }
+    }
+    let ran = |pattern: &str| outcomes.iter().any(|outcome| known::fits(pattern, &outcome.test));
+    found.extend(known::all(KNOWN).filter(|(pattern, _)| !ran(pattern)).map(|(pattern, _)| format!("{pattern} is no test")));
+    found
+}
+
+/// The page: a line a suite, the failing tests.
+fn report(outcomes: &[Outcome], engine: &str, date: &str) -> anyhow::Result<String> {
+    let count = |suite: &str, status: Status| {
+        outcomes.iter().filter(|outcome| outcome.status == status && outcome.test.starts_with(&format!("{suite}::"))).count()
+    };
+    let all = |status| outcomes.iter().filter(|outcome| outcome.status == status).count();
+    let mut text = format!(
+        "# moby's integration suites on sampan\n\nWritten by `cargo xtask interop moby` on {date}: {} passed, {} failed, {} skipped.\n\
+         Engine: {engine}. Suites: {MODULE} {VERSION}, compiled from the Go module, run as on a remote engine (what starts a dockerd \
+         of its own skips itself).\nImages are stand-ins; the network namespace has no way out. Left out: config, daemon, network, \
+         networking, plugin, secret and service, which are for swarm mode, managed plugins, networks of one's own and dockerd's own \
+         start.\n\n| suite | passed | failed | skipped |\n|---|---|---|---|\n",
+        all(Status::Passed),
+        all(Status::Failed),
+        all(Status::Skipped)
+    );
+    for suite in SUITES {
+        let [passed, failed, skipped] = [Status::Passed, Status::Failed, Status::Skipped].map(|status| count(suite, status));
+        writeln!(text, "| {suite} | {passed} | {failed} | {skipped} |")?;
+    }
+    text.push_str("\n## Failing tests\n\n| test | why |\n|---|---|\n");
+    for outcome in outcomes.iter().filter(|outcome| outcome.status == Status::Failed) {
+        let unknown = || format!("**not known**: {}", outcome.message);
+        let reason = known::reason(KNOWN, &outcome.test).map_or_else(unknown, |(_, reason)| reason.to_owned());
+        writeln!(text, "| {} | {} |", super::cell(&outcome.test), super::cell(&reason))?;
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_have_their_form() {
+        known::check(KNOWN);
+    }
+
+    #[test]
+    fn what_go_prints_is_read() {
+        let output = "INFO: Testing\n=== RUN   TestOne\n    one_test.go:12: assertion failed: 1 != 2\n    one_test.go:13: more\n--- FAIL: TestOne (0.10s)\n\
+                      === RUN   TestTwo\n=== RUN   TestTwo/a\n=== RUN   TestTwo/b_c\n    two_test.go:1: why not\n--- FAIL: TestTwo (0.00s)\n    \
+                      --- PASS: TestTwo/a (0.00s)\n    --- SKIP: TestTwo/b_c (0.00s)\n=== RUN   TestThree\n=== RUN   TestThree/in\n\
+                      --- PASS: TestThree (0.00s)\n    --- PASS: TestThree/in (0.00s)\nFAIL\n";
+        let told: Vec<(String, Status, String)> =
+            read("s", output).into_iter().map(|outcome| (outcome.test, outcome.status, outcome.message)).collect();
+        let line = |test: &str, status, message: &str| (format!("s::{test}"), status, message.to_owned());
+        assert_eq!(
+            told,
+            [
+                line("TestOne", Status::Failed, "assertion failed: 1 != 2"),
+                line("TestTwo", Status::Failed, ""),
+                line("TestTwo/a", Status::Passed, ""),
+                line("TestTwo/b_c", Status::Skipped, "why not"),
+                line("TestThree/in", Status::Passed, ""),
+            ]
+        );
+    }
+
+    #[test]
+    fn surprises_are_told() {
+        let outcome = |status| Outcome { test: "none::TestX".into(), status, message: "why".into() };
+        assert!(surprises(&[outcome(Status::Failed)]).contains(&"none::TestX fails: why".to_owned()));
+        assert!(!surprises(&[outcome(Status::Passed)]).iter().any(|line| line.contains("TestX")));
+    }
+}
