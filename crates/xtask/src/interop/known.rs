@@ -1,7 +1,7 @@
 //! Lists of tests of other people that are known to fail: test, space, reason; a line each, `#` for comments.
 //!
 //! A reason begins with `not supported: ` (refused with an error that says so), `differs: ` (answered otherwise than by the real
-//! Docker) or `Docker too: ` (fails on it in the same world). A `*` at a test's end stands for anything; such a test may also pass.
+//! Docker), `Docker too: ` (fails on it in the same world) or `stand-in: ` (what stands for an image or for the world outside lacks it). A `*` at a test's end stands for anything; such a test may also pass.
 
 /// Tests and reasons of a list.
 pub(super) fn all(list: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -21,7 +21,10 @@ pub(super) fn reason(list: &'static str, test: &str) -> Option<(bool, &'static s
 #[cfg(test)]
 pub(super) fn check(list: &'static str) {
     for (test, reason) in all(list) {
-        assert!(["not supported: ", "differs: ", "Docker too: "].iter().any(|word| reason.starts_with(word)), "{test} {reason}");
+        assert!(
+            ["not supported: ", "differs: ", "Docker too: ", "stand-in: "].iter().any(|word| reason.starts_with(word)),
+            "{test} {reason}"
+        );
     }
 }
 

@@ -1,8 +1,8 @@
 //! `cargo xtask interop moby`: the integration suites of moby, the original's own source, on our engine.
 //!
 //! The source is a Go module; it is fetched and its suites are compiled into `target/moby` once (remove the folder to do so anew).
-//! Suites run one after the other in a world with an engine of ours, as on a remote engine: tests that start a dockerd of their own
-//! skip themselves. Images are stand-ins of the names that the suites want. `moby.txt` says of each test that is known to fail why;
+//! Suites run one after the other in worlds with an engine of ours, as on a remote engine, without the tests that start a dockerd of
+//! their own. Images are stand-ins of the names that the suites want. `moby.txt` says of each test that is known to fail why;
 //! any other failure, and a known one that passes, fails the run. The result is `docs/interop/moby.md`.
 
 use std::collections::HashMap;
@@ -55,7 +55,9 @@ pub(super) fn run(arguments: &Interop) -> anyhow::Result<()> {
         let engine = if arguments.docker { rig.docker_with(&[&rig.work()], &options)? } else { rig.engine_with(&options)? };
         hub::fill(&rig, &engine, &registry, IMAGES)?;
         hub::pull(&rig, &engine, IMAGES)?;
-        let _told = rig.ok(&format!("sampan -H {} tag hello-world:latest hello-world:frozen", engine.address))?;
+        for tag in ["frozen", "amd64", "arm64"] {
+            let _told = rig.ok(&format!("sampan -H {} tag hello-world:latest hello-world:{tag}", engine.address))?;
+        }
         let found = test(&rig, &engine, &folder, suite, arguments.only.as_deref())?;
         let count = |status| found.iter().filter(|outcome| outcome.status == status).count();
         eprintln!("{suite}: {} passed, {} failed, {} skipped", count(Status::Passed), count(Status::Failed), count(Status::Skipped));
@@ -107,9 +109,11 @@ fn install() -> anyhow::Result<PathBuf> {
 /// Runs one suite in the world.
 fn test(rig: &Rig, engine: &Server, folder: &Path, suite: &str, only: Option<&str>) -> anyhow::Result<Vec<Outcome>> {
     let only = only.map_or_else(String::new, |only| format!("-test.run '{only}'"));
+    let left_out = own_daemons(&folder.join("source/integration").join(suite))?;
+    let skip = if left_out.is_empty() { String::new() } else { format!("-test.skip '^({})$'", left_out.join("|")) };
     let line = format!(
         "export DOCKER_HOST={} DOCKER_REMOTE_DAEMON=1 TMPDIR=\"$PWD/tmp\"; mkdir -p tmp; cd '{}/source/integration/{suite}' && \
-         '{}/bin/{suite}' -test.v -test.timeout 15m {only} 2>&1",
+         '{}/bin/{suite}' -test.v -test.timeout 15m {only} {skip} 2>&1",
         engine.address,
         folder.display(),
         folder.display(),
@@ -121,6 +125,23 @@ fn test(rig: &Rig, engine: &Server, folder: &Path, suite: &str, only: Option<&st
     // A panic ends all tests that were to come.
     ensure!(output.lines().any(|line| line == "PASS" || line == "FAIL"), "the suite {suite} ended early:\n{}", tail(&output));
     Ok(outcomes)
+}
+
+/// The tests of a suite that start a dockerd: without the program they end the whole suite.
+fn own_daemons(suite: &Path) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(suite)?.flatten() {
+        let text = if entry.path().is_file() { std::fs::read_to_string(entry.path()).unwrap_or_default() } else { String::new() };
+        found.extend(starters(&text).map(str::to_owned));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The tests of a source file that make a daemon.
+fn starters(text: &str) -> impl Iterator<Item = &str> {
+    let functions = text.split("\nfunc ").skip(1).filter(|function| function.starts_with("Test") && function.contains("daemon.New("));
+    functions.filter_map(|function| function.split('(').next())
 }
 
 fn tail(text: &str) -> String {
@@ -193,8 +214,8 @@ fn report(outcomes: &[Outcome], engine: &str, date: &str) -> anyhow::Result<Stri
     let all = |status| outcomes.iter().filter(|outcome| outcome.status == status).count();
     let mut text = format!(
         "# moby's integration suites on sampan\n\nWritten by `cargo xtask interop moby` on {date}: {} passed, {} failed, {} skipped.\n\
-         Engine: {engine}. Suites: {MODULE} {VERSION}, compiled from the Go module, run as on a remote engine (what starts a dockerd \
-         of its own skips itself).\nImages are stand-ins; the network namespace has no way out. Left out: config, daemon, network, \
+         Engine: {engine}. Suites: {MODULE} {VERSION}, compiled from the Go module, run as on a remote engine, without the tests \
+         that start a dockerd of their own.\nImages are stand-ins; the network namespace has no way out. Left out: config, daemon, network, \
          networking, plugin, secret and service, which are for swarm mode, managed plugins, networks of one's own and dockerd's own \
          start.\n\n| suite | passed | failed | skipped |\n|---|---|---|---|\n",
         all(Status::Passed),
@@ -242,6 +263,12 @@ mod tests {
                 line("TestThree/in", Status::Passed, ""),
             ]
         );
+    }
+
+    #[test]
+    fn tests_that_start_a_daemon_are_found() {
+        let source = "package x\n\nfunc TestA(t *testing.T) {\n\td := daemon.New(t)\n}\n\nfunc TestB(t *testing.T) {\n}\n\nfunc help() { daemon.New(t) }\n";
+        assert_eq!(starters(source).collect::<Vec<_>>(), ["TestA"]);
     }
 
     #[test]
