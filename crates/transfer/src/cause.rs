@@ -39,14 +39,28 @@ pub(crate) fn of_body(error: &reqwest::Error, host: &str) -> String {
 
 /// Finds the cause of an error of the HTTP client.
 pub(crate) fn of(error: &reqwest::Error, host: &str) -> Cause {
+    match in_chain(error, host) {
+        Ok(cause) => cause,
+        Err(_) if error.is_timeout() && error.is_connect() => {
+            Cause::passing("net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)")
+        }
+        Err(_) if error.is_timeout() => Cause::silence(),
+        Err(last) => Cause::passing(last),
+    }
+}
+
+/// Finds the cause among an error and its sources; else gives the text of the last one.
+fn in_chain(error: &(dyn Error + 'static), host: &str) -> Result<Cause, String> {
     let mut address = None;
     let mut last = String::new();
+    let mut vague = None;
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
         address = address.or_else(|| connect_address(error));
         if let Some(cause) = known(error, address.as_deref(), host) {
-            return cause;
+            return Ok(cause);
         }
+        vague = vague.or_else(|| of_cut_connection(error));
         last = error.to_string();
         next = match error.downcast_ref::<io::Error>() {
             // The standard library hides the inner error itself and shows only the inner error's source.
@@ -54,15 +68,7 @@ pub(crate) fn of(error: &reqwest::Error, host: &str) -> Cause {
             None => error.source(),
         };
     }
-    if error.is_timeout() {
-        if error.is_connect() {
-            return Cause::passing(
-                "net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)",
-            );
-        }
-        return Cause::silence();
-    }
-    Cause::passing(last)
+    vague.ok_or(last)
 }
 
 fn known(error: &(dyn Error + 'static), address: Option<&str>, host: &str) -> Option<Cause> {
@@ -91,14 +97,14 @@ mod hyper_error {
 }
 
 fn of_hyper(error: &hyper_error::Error) -> Option<Cause> {
-    // A connection that ended before the request was sent, or before its answer came; the next one may say why.
-    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        return Some(Cause::passing("EOF"));
-    }
-    if error.is_parse() {
-        return Some(Cause::permanent("net/http: HTTP/1.x transport connection broken: malformed HTTP response"));
-    }
-    None
+    error.is_parse().then(|| Cause::permanent("net/http: HTTP/1.x transport connection broken: malformed HTTP response"))
+}
+
+/// A connection that ended before the request was sent, or before its answer came. What it ended of is told by the error's source
+/// where it has one, and else perhaps by the next connection.
+fn of_cut_connection(error: &(dyn Error + 'static)) -> Option<Cause> {
+    let error = error.downcast_ref::<hyper_error::Error>()?;
+    (error.is_incomplete_message() || error.is_canceled() || error.is_closed()).then(|| Cause::passing("EOF"))
 }
 
 fn of_io(error: &io::Error, address: Option<&str>) -> Option<Cause> {
@@ -199,4 +205,51 @@ fn connect_address(error: &(dyn Error + 'static)) -> Option<String> {
     let rest = text.strip_prefix("ConnectError(\"tcp connect error\", ")?;
     let address = rest.split(", ").next()?;
     address.parse::<std::net::SocketAddr>().ok().map(|address| address.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use super::*;
+
+    /// A connection on which an alert has come.
+    struct Alerted;
+
+    impl hyper::rt::Read for Alerted {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: hyper::rt::ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                rustls::Error::AlertReceived(AlertDescription::CertificateRequired),
+            )))
+        }
+    }
+
+    impl hyper::rt::Write for Alerted {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn an_alert_that_comes_before_the_request_is_sent_is_told() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let refused = runtime.block_on(async {
+            let (mut requests, connection) = hyper::client::conn::http1::handshake(Alerted).await.unwrap();
+            let request = http::Request::new(http_body_util::Empty::<bytes::Bytes>::new());
+            let answer = requests.send_request(request);
+            // Nobody waits for the connection's own end.
+            drop(connection.await);
+            answer.await.unwrap_err()
+        });
+        assert!(refused.is_canceled(), "{refused:?}");
+        assert_eq!(in_chain(&refused, "reg.test"), Ok(Cause::permanent("remote error: tls: certificate required")));
+    }
 }
