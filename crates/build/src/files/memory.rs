@@ -218,17 +218,17 @@ fn directory(path: Vec<u8>) -> Node {
     }
 }
 
-/// A path without `.` and empty parts; `None` when it leads out.
-fn clean(path: &[u8]) -> Option<Vec<u8>> {
+/// A path without `.`, `..` and empty parts: by words alone, and the root is above itself.
+fn clean(path: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
-            b".." => return None,
+            b".." => drop(parts.pop()),
             part => parts.push(part),
         }
     }
-    Some(parts.join(&b'/'))
+    parts.join(&b'/')
 }
 
 impl MemoryTree {
@@ -252,7 +252,7 @@ impl MemoryTree {
 }
 
 /// Reads a context from a tar stream. The contents that the mirror did not have before are added to `fresh`, also where it fails.
-/// Devices are left out; a path or a hard link that leads out fails.
+/// Devices are left out; a path that leads out stays below the root, a hard link to no file fails.
 pub(crate) fn read_tar(
     stream: impl Read,
     mirror: std::sync::Arc<Mirror>,
@@ -279,8 +279,7 @@ fn fill(
         if tree.entries.len() as u64 > quota.entries || (header.size > SMALL && header.size > room) {
             return Err(too_much());
         }
-        let out = || BuildError::invalid(format!("forbidden path outside the build context: {}", shown(&header.path)));
-        let path = clean(&header.path).ok_or_else(out)?;
+        let path = clean(&header.path);
         if let Some(hash) = tree.add(&path, &header, &mut reader)? {
             fresh.push(hash);
             room = room.checked_sub(header.size).ok_or_else(too_much)?;
@@ -321,8 +320,8 @@ impl MemoryTree {
         let (mut hash, mut fresh) = ([0; 32], None);
         if header.kind == Kind::Hardlink {
             let number = self.entries.len() as u64;
-            let target = clean(&header.link).and_then(|target| self.entries.get_mut(&target));
-            let target = target.filter(|entry| entry.node.kind == NodeKind::File).ok_or_else(|| {
+            let target = self.entries.get_mut(&clean(&header.link)).filter(|entry| entry.node.kind == NodeKind::File);
+            let target = target.ok_or_else(|| {
                 BuildError::invalid(format!("forbidden link outside the build context: {} -> {}", shown(path), shown(&header.link)))
             })?;
             // Both are one file.
@@ -482,5 +481,15 @@ mod tests {
             assert!(read(headers, most).unwrap_err().to_string().contains("use a .dockerignore file"));
         }
         assert_eq!(read(&deep[..1], 32 << 20).unwrap().entries.len(), 2002);
+    }
+
+    #[test]
+    fn no_path_leads_out_of_a_context() {
+        for (path, clean_path) in [("../foo", "foo"), ("/bar", "bar"), ("a/../../b/./c", "b/c"), ("..", ""), ("a//b/..", "a")] {
+            assert_eq!(clean(path.as_bytes()), clean_path.as_bytes(), "{path}");
+        }
+        let tree = read(&[Header::new(Kind::File, "../../x".to_owned()), Header::new(Kind::File, "/y/../z".to_owned())], 1 << 20).unwrap();
+        let names: Vec<&[u8]> = tree.entries.keys().map(Vec::as_slice).collect();
+        assert_eq!(names, [&b""[..], b"x", b"z"]);
     }
 }

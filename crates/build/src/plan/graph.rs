@@ -180,7 +180,7 @@ pub struct Exec {
 }
 
 /// The network of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub enum Network {
     /// The default bridge.
     #[default]
@@ -189,8 +189,8 @@ pub enum Network {
     None,
     /// The host's.
     Host,
-    /// That of a process.
-    Join(u32),
+    /// That of a container, by its id.
+    Join(String),
 }
 
 /// The confinement of a command.

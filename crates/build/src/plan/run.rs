@@ -96,7 +96,7 @@ impl Planner<'_> {
         let network = match run.network.as_str() {
             "none" => Network::None,
             "host" => Network::Host,
-            _ => self.request.network,
+            _ => self.request.network.clone(),
         };
         if run.network == "host" && !self.request.entitlements.network_host {
             return Err("network.host is not allowed".to_owned());

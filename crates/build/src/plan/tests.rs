@@ -160,7 +160,7 @@ fn contexts_and_rights_come_from_the_request() {
         &Request { entitlements, no_cache: NoCache::Stages(vec!["A".into()]), ..Request::default() },
     );
     let graph = graph.unwrap();
-    assert_eq!((exec(&graph, 0).network, exec(&graph, 0).security), (Network::Host, Security::Insecure));
+    assert_eq!((&exec(&graph, 0).network, exec(&graph, 0).security), (&Network::Host, Security::Insecure));
     assert!(graph.steps.iter().all(|step| step.no_cache));
 }
 

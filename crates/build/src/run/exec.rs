@@ -69,11 +69,11 @@ impl Run<'_> {
             environment: exec.env.iter().cloned().chain(exec.proxy_env.iter().map(|(key, value)| format!("{key}={value}"))).collect(),
             cwd: exec.cwd.clone(),
             user: exec.user.clone(),
-            network: match exec.network {
+            network: match &exec.network {
                 Network::Default => None,
                 Network::None => Some(SandboxNetwork::None),
                 Network::Host => Some(SandboxNetwork::Host),
-                Network::Join(process) => Some(SandboxNetwork::Join(process)),
+                Network::Join(container) => Some(SandboxNetwork::Join(container.clone())),
             },
             hostname: if resources.hostname.is_empty() { "buildkitsandbox".into() } else { resources.hostname.clone() },
             extra_hosts: resources.extra_hosts.clone(),
