@@ -232,13 +232,17 @@ impl Engine {
         Ok(id)
     }
 
-    /// Fills a new volume with what the image has at its place.
+    /// Fills an empty volume, or the empty folder inside it that is mounted, with what the image has at its place.
     pub(crate) fn copy_up(&self, spec: &ContainerSpec, point: &MountPoint) -> Result<(), EngineError> {
         let fail = EngineError::io;
+        let target = crate::subpath::to_fill(point);
+        if matches!(target, Ok(None)) {
+            return Ok(());
+        }
         let root = self.sandboxes().mount_root(&self.lowers(spec)?, None).map_err(fail("mount the image"))?;
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
         let Ok(source) = dir::open_in(root.as_fd(), point.destination.as_bytes(), flags) else { return Ok(()) };
-        let target = dir::open(Path::new(&point.source)).map_err(fail("open the volume"))?;
+        let Some(target) = target? else { return Ok(()) };
         let (reader, writer) = std::io::pipe().map_err(fail("make a pipe"))?;
         let cancel = Cancel::new();
         std::thread::scope(|scope| {

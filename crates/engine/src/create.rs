@@ -99,8 +99,8 @@ impl Engine {
             std::fs::create_dir_all(&path).map_err(EngineError::io(format!("create directory {}", path.display())))?;
         }
         for wish in wishes {
-            let (point, is_new) = self.settle_mount(wish)?;
-            if is_new && point.copy_up {
+            let point = self.settle_mount(wish)?;
+            if point.kind == "volume" && point.copy_up {
                 self.copy_up(&spec, &point)?;
             }
             spec.mounts.push(point);
@@ -122,8 +122,8 @@ impl Engine {
         })
     }
 
-    /// Makes volumes and bind sources; says whether a volume is fresh.
-    fn settle_mount(&self, wish: Wish) -> Result<(MountPoint, bool), EngineError> {
+    /// Makes volumes and bind sources.
+    fn settle_mount(&self, wish: Wish) -> Result<MountPoint, EngineError> {
         let mut point = wish.point;
         match point.kind.as_str() {
             "volume" => {
@@ -132,8 +132,7 @@ impl Engine {
                 let known = self.rows().volume(&point.name)?.is_some();
                 let volume = self.volume_make(&request, point.anonymous && !known)?;
                 point.source = volume.mountpoint;
-                let empty = std::fs::read_dir(&point.source).is_ok_and(|mut entries| entries.next().is_none());
-                Ok((point, empty))
+                Ok(point)
             }
             "bind" => {
                 let source = Path::new(&point.source);
@@ -149,9 +148,9 @@ impl Engine {
                             .map_err(EngineError::io(format!("error while creating mount source path '{}'", source.display())))?;
                     }
                 }
-                Ok((point, false))
+                Ok(point)
             }
-            _ => Ok((point, false)),
+            _ => Ok(point),
         }
     }
 
@@ -258,4 +257,5 @@ fn settle(config: &mut Config, host: &mut HostConfig, id: &str) {
     if limits.memory > 0 && limits.memory_swap == 0 {
         limits.memory_swap = limits.memory.saturating_mul(2);
     }
+    limits.pids_limit = limits.pids_limit.filter(|limit| *limit > 0);
 }

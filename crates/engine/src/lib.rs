@@ -33,6 +33,7 @@ mod rows;
 mod signals;
 mod spot;
 mod streams;
+mod subpath;
 mod subscription;
 mod table;
 mod top;

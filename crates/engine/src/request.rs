@@ -34,7 +34,8 @@ impl Engine {
         let lowers = self.lowers(&spec)?;
         let host = &spec.host;
         let mut options = self.options(&spec)?;
-        let joins = [self.join_pid(&host.pid_mode)?, self.join_ipc(&host.ipc_mode)?, 0];
+        let joins = [self.join_pid(&host.pid_mode)?, self.join_ipc(&host.ipc_mode)?, String::new()];
+        spec.mounts.iter().try_for_each(crate::subpath::check)?;
         options.mounts = self.mount_steps(&spec)?;
         let attachments = pending
             .into_iter()
@@ -79,12 +80,12 @@ impl Engine {
         Ok(["hostname", "hosts", "resolv.conf"].iter().all(|name| folder.join(name).is_file()).then_some(folder))
     }
 
-    /// Process 1 of another container, for `container:ID` modes; 0 for others.
+    /// The id of another container that runs, for `container:ID` modes; empty for others.
     ///
     /// # Errors
     /// There is no such container, or it does not run.
-    pub fn join(&self, mode: &str, what: &str) -> Result<u32, EngineError> {
-        let Some(id) = mode.strip_prefix("container:") else { return Ok(0) };
+    pub fn join(&self, mode: &str, what: &str) -> Result<String, EngineError> {
+        let Some(id) = mode.strip_prefix("container:") else { return Ok(String::new()) };
         let other = self.table().find(id)?;
         let facts = other.facts();
         if facts.state.pid == 0 {
@@ -94,16 +95,16 @@ impl Engine {
                 facts.state.status.name()
             )));
         }
-        Ok(facts.state.pid)
+        Ok(facts.spec.id.clone())
     }
 
-    fn join_pid(&self, mode: &str) -> Result<u32, EngineError> {
+    fn join_pid(&self, mode: &str) -> Result<String, EngineError> {
         self.join(mode, "PID").map_err(|error| self.not_running(mode, error, "failed to join PID namespace: "))
     }
 
     /// Only who offered it shares its memory.
-    fn join_ipc(&self, mode: &str) -> Result<u32, EngineError> {
-        let pid = self.join(mode, "IPC").map_err(|error| self.not_running(mode, error, ""))?;
+    fn join_ipc(&self, mode: &str) -> Result<String, EngineError> {
+        let donor = self.join(mode, "IPC").map_err(|error| self.not_running(mode, error, ""))?;
         if let Some(id) = mode.strip_prefix("container:") {
             let other = self.table().find(id)?;
             if !matches!(other.facts().spec.host.ipc_mode.as_str(), "shareable" | "host") {
@@ -111,7 +112,7 @@ impl Engine {
                 return Err(EngineError::Invalid(text));
             }
         }
-        Ok(pid)
+        Ok(donor)
     }
 
     /// The words for a donor of a namespace that does not run.
@@ -397,7 +398,7 @@ pub(crate) fn limits(host: &HostConfig) -> Limits {
         cpu_shares: limits.cpu_shares,
         cpuset_cpus: limits.cpuset_cpus.clone(),
         cpuset_mems: limits.cpuset_mems.clone(),
-        pids: limits.pids_limit.filter(|limit| *limit != 0),
+        pids: limits.pids_limit,
         blkio_weight: limits.blkio_weight,
     }
 }

@@ -22,8 +22,8 @@ pub enum Network {
     Host,
     /// Loopback only.
     None,
-    /// That of a process.
-    Join(u32),
+    /// That of another container, by its id.
+    Join(String),
 }
 
 /// A container to start.
@@ -41,8 +41,8 @@ pub struct StartRequest {
     pub options: Options,
     /// Its network.
     pub network: Network,
-    /// Process whose pid, ipc, uts namespaces are joined where the options say `Join`.
-    pub joins: [u32; 3],
+    /// Ids of the containers whose pid, ipc, uts namespaces are joined where the options say `Join`.
+    pub joins: [String; 3],
     /// `/etc/hosts` lines beyond the standard ones.
     pub extra_hosts: Vec<(String, String)>,
     /// Name servers, search domains, options; all empty: the host's.

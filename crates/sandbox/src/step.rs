@@ -212,7 +212,7 @@ impl Sandboxes {
             folder: request.folder,
             options,
             network,
-            joins: [0; 3],
+            joins: Default::default(),
             extra_hosts: request.extra_hosts,
             dns: Default::default(),
             own_files: vec!["/etc/hostname".to_owned()],

@@ -21,11 +21,25 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
 /// # Errors
 /// What openat2(2) says.
 pub fn open_in(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    resolve(root, path, flags, ResolveFlags::IN_ROOT)
+}
+
+/// Opens a place inside a root that no link leads out of: one that points outside is the error `EXDEV`, where [`open_in`] would take
+/// the root for its end.
+///
+/// # Errors
+/// What openat2(2) says.
+pub fn open_beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    resolve(root, path, flags, ResolveFlags::BENEATH)
+}
+
+/// A rename elsewhere in the tree may make openat2 give up for the moment: it asks to be called again.
+fn resolve(root: BorrowedFd<'_>, path: &[u8], flags: OFlags, confined: ResolveFlags) -> io::Result<OwnedFd> {
     let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
     let path = if path[start..].is_empty() { b"." } else { &path[start..] };
     let path = OsStr::from_bytes(path);
     for _ in 0..128 {
-        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS) {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), confined | ResolveFlags::NO_MAGICLINKS) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             other => return Ok(other?),
         }

@@ -322,7 +322,8 @@ async fn update(app: &App, matches: &Matches) -> Outcome {
     }
     body.push(("CpusetCpus".into(), matches.text("cpuset-cpus").into()));
     body.push(("CpusetMems".into(), matches.text("cpuset-mems").into()));
-    if matches.given("pids-limit") {
+    // Nothing is no change; no limit is -1.
+    if matches.int("pids-limit") != 0 {
         body.push(("PidsLimit".into(), matches.int("pids-limit").into()));
     }
     body.push(("RestartPolicy".into(), object! { "Name": restart, "MaximumRetryCount": retries }));

@@ -282,7 +282,10 @@ async fn exec_create(context: Arc<Context>, call: Call, name: &str) -> Reply {
 
 async fn update(context: Arc<Context>, call: Call, name: &str) -> Reply {
     let fields = json_body(call.request).await?;
-    let (resources, restart) = crate::decode::update(&fields)?;
+    let (mut resources, restart) = crate::decode::update(&fields)?;
+    if call.api < (1, 40) {
+        resources.pids_limit = None;
+    }
     let (engine, name) = (Arc::clone(&context.engine), name.to_owned());
     let warnings = blocking(move || engine.update(&name, &resources, restart)).await??;
     ok(&object! { "Warnings": Json::list_or_null(warnings) })

@@ -8,6 +8,9 @@ use crate::error::EngineError;
 use crate::model::Status;
 use crate::table::Container;
 
+/// The exit code of a container that never became its program, for want of a better one.
+const UNKNOWN: i32 = 128;
+
 impl Engine {
     /// Starts a container.
     ///
@@ -43,46 +46,44 @@ impl Engine {
         started
     }
 
-    /// Starts a container whose operation lock is held.
+    /// Starts a container whose operation lock is held. Why it failed is kept in the container's state.
     pub(crate) fn start_locked(&self, container: &Arc<Container>) -> Result<(), EngineError> {
-        let request = self.start_request(container)?;
-        match self.sandboxes().start(request) {
-            Ok(running) => {
-                let id = container.id();
-                let mut facts = container.facts();
-                facts.run += 1;
-                facts.stopping = false;
-                let state = &mut facts.state;
-                state.status = Status::Running;
-                state.pid = running.pid;
-                state.exit_code = 0;
-                state.error.clear();
-                state.oom_killed = false;
-                state.has_been_started = true;
-                state.started_at = clock::now_nanos();
-                crate::request::remember_network(state, &id, &running);
-                facts.begin_health();
-                let stored = self.rows().update_state(&facts.spec.id, &facts.state);
-                drop(facts);
-                self.watch_health(container);
-                self.container_event(container, "start", &[]);
-                self.mount_events(container, "mount");
-                stored
-            }
-            Err(error) => {
-                let mut facts = container.facts();
-                facts.pending.clear();
-                facts.state.exit_code = error.exit_code();
-                facts.state.error = error.to_string();
-                if facts.state.status == Status::Restarting {
-                    facts.state.status = Status::Exited;
-                }
-                let stored = self.rows().update_state(&facts.spec.id, &facts.state);
-                facts.tell_exit();
-                drop(facts);
-                stored?;
-                Err(EngineError::room(&error))
-            }
+        let request = self.start_request(container).map_err(|error| self.start_failed(container, UNKNOWN, error))?;
+        let running =
+            self.sandboxes().start(request).map_err(|error| self.start_failed(container, error.exit_code(), EngineError::room(&error)))?;
+        let id = container.id();
+        let mut facts = container.facts();
+        facts.run += 1;
+        facts.stopping = false;
+        let state = &mut facts.state;
+        state.status = Status::Running;
+        state.pid = running.pid;
+        state.exit_code = 0;
+        state.error.clear();
+        state.oom_killed = false;
+        state.has_been_started = true;
+        state.started_at = clock::now_nanos();
+        crate::request::remember_network(state, &id, &running);
+        facts.begin_health();
+        let stored = self.rows().update_state(&facts.spec.id, &facts.state);
+        drop(facts);
+        self.watch_health(container);
+        self.container_event(container, "start", &[]);
+        self.mount_events(container, "mount");
+        stored
+    }
+
+    /// Writes down why a container did not start; gives that reason, or the failure to write.
+    fn start_failed(&self, container: &Arc<Container>, exit_code: i32, error: EngineError) -> EngineError {
+        let mut facts = container.facts();
+        facts.pending.clear();
+        facts.state.exit_code = exit_code;
+        facts.state.error = error.to_string();
+        if facts.state.status == Status::Restarting {
+            facts.state.status = Status::Exited;
         }
+        let stored = self.rows().update_state(&facts.spec.id, &facts.state);
+        facts.tell_exit();
+        stored.err().unwrap_or(error)
     }
 }

@@ -59,11 +59,14 @@ impl Engine {
         if paused {
             self.resume_locked(container)?;
         }
-        if self.stop_signal(container, signal).is_ok() && wait_end(&mut end, u64::try_from(timeout).ok().map(Duration::from_secs)) {
+        let timeout = u64::try_from(timeout).ok().map(Duration::from_secs);
+        let begun = Instant::now();
+        let told = self.stop_signal(container, signal, timeout.unwrap_or(Duration::MAX)).is_ok();
+        if told && wait_end(&mut end, timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()))) {
             return Ok(());
         }
         // A race with its own end is no failure: the wait below tells.
-        if let Err(error) = self.stop_signal(container, SIGKILL) {
+        if let Err(error) = self.stop_signal(container, SIGKILL, Duration::ZERO) {
             tracing::debug!(container = %id, error = %error, "kill after stop");
         }
         if wait_end(&mut end, Some(KILL_TIMEOUT)) {
@@ -112,7 +115,7 @@ impl Engine {
         if deadly && container.facts().state.status == Status::Paused {
             self.resume_locked(&container)?;
         }
-        self.send_signal(&container, number)?;
+        self.send_signal(&container, number, Duration::MAX)?;
         self.container_event(&container, "kill", &[("signal", &number.to_string())]);
         if number == SIGKILL {
             wait_end(&mut end, Some(KILL_TIMEOUT));
@@ -163,15 +166,16 @@ impl Engine {
     }
 
     /// Sends a signal and tells of it.
-    fn stop_signal(&self, container: &Arc<Container>, signal: i32) -> Result<(), EngineError> {
-        self.send_signal(container, signal)?;
+    fn stop_signal(&self, container: &Arc<Container>, signal: i32, patience: Duration) -> Result<(), EngineError> {
+        self.send_signal(container, signal, patience)?;
         self.container_event(container, "kill", &[("signal", &signal.to_string())]);
         Ok(())
     }
 
-    pub(crate) fn send_signal(&self, container: &Arc<Container>, signal: i32) -> Result<(), EngineError> {
+    /// Sends a signal; how long it may wait for a program that is only beginning is `patience`.
+    pub(crate) fn send_signal(&self, container: &Arc<Container>, signal: i32, patience: Duration) -> Result<(), EngineError> {
         let id = container.id();
-        self.sandboxes().signal(&id, signal).map_err(|error| EngineError::room(&error))
+        self.sandboxes().signal(&id, signal, patience).map_err(|error| EngineError::room(&error))
     }
 }
 

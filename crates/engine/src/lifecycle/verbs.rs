@@ -208,8 +208,9 @@ fn overlay(limits: &mut Resources, wish: &Resources) -> Result<(), EngineError> 
             mine.clone_from(theirs);
         }
     }
-    if wish.pids_limit.is_some() {
-        limits.pids_limit = wish.pids_limit;
+    if let Some(limit) = wish.pids_limit {
+        // Nothing and everything below it take the limit away.
+        limits.pids_limit = Some(limit.max(0));
     }
     Ok(())
 }

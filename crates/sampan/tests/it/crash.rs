@@ -28,7 +28,7 @@ fn containers_outlive_a_killed_daemon() {
 #[test]
 fn a_killed_shim_takes_its_container_along() {
     let world = World::with_docker();
-    drop(world.ok("docker load -q -i box.tar && docker run -d --name one box sleep 100"));
+    drop(world.ok("docker load -q -i box.tar && docker run -d --name one box sleep 1000"));
     drop(world.ok("kill -9 $(pgrep -f 'sampan-shim '$(docker ps -q))"));
     assert_eq!(world.ok("docker wait one"), "137");
     assert_eq!(

@@ -222,3 +222,67 @@ fn a_copy_goes_where_links_lead_in_the_root_and_in_a_volume() {
         }
     }
 }
+
+#[test]
+fn a_folder_inside_a_volume_is_mounted_or_refused_in_dockers_words() {
+    let world = world();
+    drop(world.ok("docker run --rm -v data:/v box sh -c 'mkdir /v/etc; touch /v/file; ln -s / /v/out'"));
+    let base = world.ok("docker volume inspect data -f '{{.Mountpoint}}'");
+    let line = |target: &str, path: &str| {
+        format!("docker run --rm --mount type=volume,src=data,dst={target},volume-subpath={path} box ls {target}")
+    };
+    let missing = |path: &str, name: &str| format!("cannot access path {base}/{path}: lstat {base}/{name}: no such file or directory");
+    let escapes = |path: &str| format!("path concatenation escapes the base directory, base: {base}, subpath: {path}");
+    for (target, path, code, text) in [
+        ("/m", "nope", 127, missing("nope", "nope")),
+        ("/m", "etc/nope/deeper", 127, missing("etc/nope/deeper", "etc/nope")),
+        ("/m", "file/x", 125, format!("error while resolving symlinks in combined path \"{base}/file/x\": not a directory")),
+        ("/m", "out/etc", 125, escapes("out/etc")),
+        ("/etc", "nope", 127, missing("nope", "nope")),
+        ("/etc", "out/etc", 125, format!("failed to populate volume: {}", escapes("out/etc"))),
+    ] {
+        let result = world.sh(&line(target, path));
+        assert_eq!(result.code, code, "{target} {path}: {result:?}");
+        assert!(result.stderr.contains(&format!("Error response from daemon: {text}\n")), "{target} {path}: {result:?}");
+    }
+    // An empty folder is filled like an empty volume.
+    assert!(world.ok(&line("/etc", "etc")).lines().any(|name| name == "passwd"));
+    assert!(world.ok("docker run --rm -v data:/v box ls /v/etc").lines().any(|name| name == "passwd"));
+    drop(world.ok("docker create --name one --mount type=volume,src=data,dst=/m,volume-subpath=nope box true"));
+    drop(refused(&world, "docker start one"));
+    let state = world.ok("docker inspect one -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}'");
+    assert_eq!(state, format!("created 128 {}", missing("nope", "nope")));
+    drop(world.ok("docker rm one && docker volume rm data"));
+}
+
+#[test]
+fn a_stop_right_after_a_start_reaches_a_program_that_is_only_beginning() {
+    let world = world();
+    let program = "sleep 0.1; trap 'exit 5' TERM; while true; do sleep 0.05; done";
+    for (name, line) in [("one", "docker stop -t 30"), ("two", "docker kill -s TERM")] {
+        drop(world.ok(&format!("docker run -d --name {name} box sh -c \"{program}\" && {line} {name}")));
+        assert_eq!(world.ok(&format!("docker wait {name}")), "5");
+    }
+    drop(world.ok("docker rm one two"));
+}
+
+#[test]
+fn a_limit_of_processes_can_be_taken_away() {
+    let world = world();
+    drop(world.ok("docker run -d --name one --pids-limit 50 box sleep 1000"));
+    let inspect = || world.ok("docker inspect one -f '{{.HostConfig.PidsLimit}}'");
+    let limit = || world.ok("docker exec one sh -c 'cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null; true'");
+    for (flag, shown, kernel) in [("0", "50", "50"), ("-1", "0", "max"), ("7", "7", "7"), ("-2", "0", "max")] {
+        drop(world.ok(&format!("docker update --pids-limit {flag} one")));
+        assert_eq!((inspect().as_str(), limit().as_str()), (shown, kernel), "{flag}");
+    }
+    // Other limits leave it, and earlier versions of the API knew no change of it.
+    drop(world.ok("docker update --pids-limit 9 one && docker update --memory 64m --memory-swap 64m one"));
+    let old = "curl -sS --unix-socket /run/sampan/sampan.sock -H 'Content-Type: application/json' -d '{\"PidsLimit\":3}' \
+               http://x/v1.39/containers/one/update";
+    assert_eq!(world.ok(old), "{\"Warnings\":null}");
+    assert_eq!((inspect().as_str(), limit().as_str()), ("9", "9"));
+    drop(world.ok("docker create --name two --pids-limit -1 box true"));
+    assert_eq!(world.ok("docker inspect two -f '{{.HostConfig.PidsLimit}}'"), "<nil>");
+    drop(world.ok("docker rm -f one two"));
+}

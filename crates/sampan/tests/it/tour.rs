@@ -78,7 +78,7 @@ fn storage_users_and_rights(world: &World) {
         world.ok("docker run --rm box grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status"),
         "CapEff:\t00000000a80425fb\nNoNewPrivs:\t0\nSeccomp:\t2"
     );
-    drop(world.ok("docker run -d --name one box sleep 100"));
+    drop(world.ok("docker run -d --name one box sleep 1000"));
     // An exec is confined as process 1 is (libcontainer 0.7 gave it no filter).
     assert_eq!(
         world.ok("docker exec one grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status"),

@@ -1,4 +1,10 @@
-//! All sandboxes of a daemon.
+//! All sandboxes of a daemon: start, adoption, clearing.
+//!
+//! What is done to one that runs is in [`alive`], to one that does not in [`rest`].
+
+mod alive;
+mod beginning;
+mod rest;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,22 +16,19 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::OFlags;
 use sampan_base::{ErrorKind, Failure as _};
-use sampan_layers::{overlay_mount, overlay_mount_with};
 use sampan_net::{EndpointSpec, Net};
 use sampan_runtime::apparmor::{self, DEFAULT_PROFILE};
-use sampan_runtime::cgroups::{self, Limits};
+use sampan_runtime::cgroups;
 use sampan_runtime::options::{Namespace, Options};
-use sampan_runtime::shims::{Attachment, ShimError, ShimEvent, Shims};
+use sampan_runtime::shims::{ShimEvent, Shims};
 use sampan_runtime::users::{self, User};
 use sampan_runtime::{Host, plan};
-use sampan_shim::apply::cgroup::is_optional_file;
 use sampan_shim::plan::{MountSource, MountStep};
 use sampan_shim::record::ExitRecord;
 use sampan_sys::{dir, ns};
 
-use crate::counters::Counters;
 use crate::error::StartError;
 use crate::start::{Network, Running, StartRequest};
 
@@ -67,9 +70,19 @@ pub struct Sandboxes {
     host: Host,
     shims: Arc<Shims>,
     net: Option<Arc<Net>>,
-    /// Options of what runs, for execs.
-    running: Mutex<HashMap<String, (Options, u32)>>,
+    running: Mutex<HashMap<String, Alive>>,
     init: PathBuf,
+}
+
+/// A container that runs.
+#[derive(Debug)]
+struct Alive {
+    /// What it was started with, for execs.
+    options: Options,
+    /// Process 1.
+    pid: u32,
+    /// When it became its program; `None`: under an earlier daemon.
+    since: Option<Instant>,
 }
 
 impl Sandboxes {
@@ -108,7 +121,7 @@ impl Sandboxes {
         format!("/{}/{id}", self.config.cgroup_parent.trim_matches('/'))
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Options, u32)>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, Alive>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,14 +164,14 @@ impl Sandboxes {
         options.net = if request.network == Network::Host { Namespace::Host } else { Namespace::Join };
         self.settle_profile(options)?;
         options.init = request.init.then(|| self.init.display().to_string());
-        let given = open_joins(options, request.joins, netns).map_err(internal("open the namespaces of another container"))?;
+        let given = self.open_joins(options, &request.joins, netns).map_err(internal("open the namespaces of another container"))?;
         let plan = plan::container(options, &self.host).map_err(|error| StartError::plan(&error))?;
         drop(std::fs::remove_file(&record));
         let program = options.arguments.first().cloned().unwrap_or_default();
         let borrowed: Vec<BorrowedFd<'_>> = given.iter().map(OwnedFd::as_fd).collect();
         let pid =
             self.shims.start(&plan, root.as_fd(), &borrowed, request.attachments).map_err(|error| StartError::start(error, &program))?;
-        self.running().insert(id, (request.options, pid));
+        self.running().insert(id, Alive { options: request.options, pid, since: Some(Instant::now()) });
         Ok(Running { pid, endpoint })
     }
 
@@ -198,7 +211,7 @@ impl Sandboxes {
         match &request.network {
             Network::Host => Ok((None, None)),
             Network::None => Net::isolated().map(|netns| (Some(netns), None)).map_err(failed),
-            Network::Join(pid) => match ns::of_process(*pid, "net") {
+            Network::Join(other) => match self.lend(other, |pid| ns::of_process(pid, "net")) {
                 Ok(netns) => Ok((Some(netns), None)),
                 Err(error) => {
                     Err(StartError::other(format!("cannot join network of a non running container: {error}"), ErrorKind::Conflict))
@@ -219,219 +232,6 @@ impl Sandboxes {
         }
     }
 
-    /// The root of a container as a detached mount: writable with the container's folder, else read-only.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn mount_root(&self, lowers: &[PathBuf], folder: Option<&Path>) -> io::Result<OwnedFd> {
-        let place = self.config.exec_root.join("containers");
-        match folder {
-            Some(folder) => overlay_mount(lowers, Some((&folder.join("upper"), &folder.join("work"))), &place),
-            None => overlay_mount(lowers, None, &place),
-        }
-    }
-
-    /// The root of a container that does not run, with what is mounted in it.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn mount_whole(&self, lowers: &[PathBuf], folder: &Path, mounts: &[MountStep]) -> io::Result<OwnedFd> {
-        let place = self.config.exec_root.join("containers");
-        let writable = (folder.join("upper"), folder.join("work"));
-        overlay_mount_with(lowers, (&writable.0, &writable.1), &place, |root| sampan_shim::apply::attach_all(mounts, root))
-    }
-
-    /// Makes the working directory of a container that does not run, where its image has none.
-    ///
-    /// # Errors
-    /// `NotADirectory` when something else is there; what the kernel says.
-    pub fn make_working_directory(&self, lowers: &[PathBuf], folder: &Path, path: &str) -> io::Result<()> {
-        let plain = path.trim_matches('/');
-        // Nearly always a plain directory of a layer, and nothing need be mounted. One that is whited out is made at the start.
-        let is_there = |lower: &PathBuf| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            dir::open(lower).is_ok_and(|lower| rustix::fs::openat2(&lower, plain, flags, Mode::empty(), resolve).is_ok())
-        };
-        if plain.is_empty() || lowers.iter().any(is_there) {
-            return Ok(());
-        }
-        let root = self.mount_root(lowers, Some(folder))?;
-        sampan_shim::apply::make_working_directory(root.as_fd(), path)
-    }
-
-    /// The root of a running container.
-    ///
-    /// # Errors
-    /// When it has ended.
-    pub fn root(&self, id: &str) -> io::Result<OwnedFd> {
-        let pid = self.running().get(id).map_or(0, |(_, pid)| *pid);
-        let root = dir::open(Path::new(&format!("/proc/{pid}/root")))?;
-        // A number is used again: only what is in the container's cgroup now was the container's when it was opened.
-        if self.processes(id).contains(&pid) { Ok(root) } else { Err(io::Error::new(io::ErrorKind::NotFound, "the container has ended")) }
-    }
-
-    /// Starts a further process. `options` are the container's, with what the exec changes.
-    ///
-    /// # Errors
-    /// [`StartError`].
-    pub fn exec(
-        &self,
-        id: &str,
-        exec: &str,
-        change: impl FnOnce(&mut Options),
-        user: Option<&str>,
-        attachments: Vec<Attachment>,
-    ) -> Result<u32, StartError> {
-        let mut options = self
-            .running()
-            .get(id)
-            .map(|(options, _)| options.clone())
-            .ok_or_else(|| StartError::other(format!("container {id} is not running"), ErrorKind::Conflict))?;
-        change(&mut options);
-        if let Some(user) = user {
-            let root = self.root(id).map_err(|error| StartError::other(error.to_string(), ErrorKind::Conflict))?;
-            options.user = resolve_user(&root, user, &[])?;
-            options.environment.retain(|line| !line.starts_with("HOME="));
-        }
-        complete_environment(&mut options);
-        let process = plan::process(&options, &self.host).map_err(|error| StartError::plan(&error))?;
-        let program = options.arguments.first().cloned().unwrap_or_default();
-        self.shims.exec(id, exec, &process, attachments).map_err(|error| StartError::exec(error, &program))
-    }
-
-    /// Whether a running container knows a user.
-    ///
-    /// # Errors
-    /// [`StartError`] with Docker's text when it does not.
-    pub fn check_user(&self, id: &str, user: &str) -> Result<(), StartError> {
-        let root = self.root(id).map_err(|error| StartError::other(error.to_string(), ErrorKind::Conflict))?;
-        resolve_user(&root, user, &[]).map(drop)
-    }
-
-    /// Gives a client to a process (empty: process 1).
-    ///
-    /// # Errors
-    /// [`StartError`] when it has ended.
-    pub fn attach(&self, id: &str, exec: &str, attachment: Attachment) -> Result<(), StartError> {
-        self.shims.attach(id, exec, attachment).map_err(gone)
-    }
-
-    /// Sends a signal to process 1.
-    ///
-    /// # Errors
-    /// [`StartError`] when it has ended.
-    pub fn signal(&self, id: &str, number: i32) -> Result<(), StartError> {
-        self.shims.signal(id, "", number).map_err(gone)
-    }
-
-    /// Sends a signal to a further process.
-    ///
-    /// # Errors
-    /// [`StartError`] when it has ended.
-    pub fn signal_exec(&self, id: &str, exec: &str, number: i32) -> Result<(), StartError> {
-        self.shims.signal(id, exec, number).map_err(gone)
-    }
-
-    /// Sets a terminal's size (`None`: process 1's).
-    ///
-    /// # Errors
-    /// [`StartError`] when there is none.
-    pub fn resize(&self, id: &str, exec: Option<&str>, width: u16, height: u16) -> Result<(), StartError> {
-        self.shims.resize(id, exec.unwrap_or_default(), width, height).map_err(gone)
-    }
-
-    /// Freezes all processes.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn pause(&self, id: &str) -> Result<(), StartError> {
-        self.freeze(id, true)?;
-        let frozen = self.await_frozen(id);
-        if frozen.is_err() {
-            drop(self.freeze(id, false));
-        }
-        frozen
-    }
-
-    /// Thaws them.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn resume(&self, id: &str) -> Result<(), StartError> {
-        self.freeze(id, false)
-    }
-
-    fn freeze(&self, id: &str, frozen: bool) -> Result<(), StartError> {
-        let (controller, file, value) = match (self.host.unified, frozen) {
-            (true, true) => ("", "cgroup.freeze", "1"),
-            (true, false) => ("", "cgroup.freeze", "0"),
-            (false, true) => ("freezer", "freezer.state", "FROZEN"),
-            (false, false) => ("freezer", "freezer.state", "THAWED"),
-        };
-        let path = self.host.cgroup_directory(controller, &self.cgroup(id)).join(file);
-        std::fs::write(&path, value)
-            .map_err(|error| StartError::other(format!("cannot write {}: {error}", path.display()), ErrorKind::Internal))
-    }
-
-    /// Waits until the kernel has frozen the last process. v1 gives up where a process forks or sleeps at the wrong moment, until
-    /// it is told again.
-    fn await_frozen(&self, id: &str) -> Result<(), StartError> {
-        let (controller, file) = if self.host.unified { ("", "cgroup.events") } else { ("freezer", "freezer.state") };
-        let path = self.host.cgroup_directory(controller, &self.cgroup(id)).join(file);
-        let pause = sampan_base::Cancel::new();
-        for _ in 0..5000 {
-            let text = std::fs::read_to_string(&path)
-                .map_err(|error| StartError::other(format!("cannot read {}: {error}", path.display()), ErrorKind::Internal))?;
-            if text.lines().any(|line| matches!(line, "frozen 1" | "FROZEN")) {
-                return Ok(());
-            }
-            let _timed_out = pause.wait_timeout(Duration::from_millis(1));
-            if !self.host.unified {
-                self.freeze(id, true)?;
-            }
-        }
-        Err(StartError::other("unable to freeze", ErrorKind::Internal))
-    }
-
-    /// Changes limits.
-    ///
-    /// # Errors
-    /// With the file that refused.
-    pub fn update(&self, id: &str, limits: &Limits) -> Result<(), StartError> {
-        let writes = cgroups::update_writes(&self.host, &self.cgroup(id), limits);
-        let write = |(directory, files): &(String, Vec<(String, String)>)| {
-            files.iter().try_for_each(|(file, value)| match std::fs::write(Path::new(directory).join(file), value) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && is_optional_file(file) => Ok(()),
-                written => written.map_err(|error| (format!("{directory}/{file}"), error)),
-            })
-        };
-        // On v1 memory and memory+swap depend on each other: a limit that fails in one order succeeds in the other.
-        let failed: Vec<_> = writes.iter().filter(|one| write(one).is_err()).collect();
-        let again = |one: &(String, Vec<(String, String)>)| write(one);
-        for one in failed {
-            again(one).map_err(|(file, error)| StartError::other(format!("failed to write to {file}: {error}"), ErrorKind::Internal))?;
-        }
-        for one in &writes {
-            write(one).map_err(|(file, error)| StartError::other(format!("failed to write to {file}: {error}"), ErrorKind::Internal))?;
-        }
-        Ok(())
-    }
-
-    /// What a container has used.
-    #[must_use]
-    pub fn counters(&self, id: &str) -> Counters {
-        let pid = self.running().get(id).map_or(0, |(_, pid)| *pid);
-        Counters::read(&self.host, &self.cgroup(id), pid)
-    }
-
-    /// Process ids of a container, as the host sees them; those in cgroups that it made itself too.
-    #[must_use]
-    pub fn processes(&self, id: &str) -> Vec<u32> {
-        let controller = if self.host.unified { "" } else { "pids" };
-        cgroups::processes(&self.host.cgroup_directory(controller, &self.cgroup(id)))
-    }
-
     /// Takes over a container that an earlier daemon started. `options` are what it was started with. What is frozen and was not
     /// `paused` by anyone is thawed: that daemon was killed while it committed the container.
     #[must_use]
@@ -443,7 +243,7 @@ impl Sandboxes {
             if apparmor::profile_of(pid).is_none() {
                 options.apparmor.clear();
             }
-            self.running().insert(id.to_owned(), (options, pid));
+            self.running().insert(id.to_owned(), Alive { options, pid, since: None });
             return Adopted::Running { pid };
         }
         match ExitRecord::read(&folder.join("exit")) {
@@ -568,13 +368,6 @@ pub fn endpoint_id(container: &str) -> String {
     sampan_oci::Digest::sha256_of(format!("endpoint {container}").as_bytes()).hex().to_owned()
 }
 
-fn gone(error: ShimError) -> StartError {
-    match error {
-        ShimError::Failed { errno: 3, .. } | ShimError::Gone(_) => StartError::other("container is not running", ErrorKind::Conflict),
-        other => StartError::other(other.to_string(), ErrorKind::Internal),
-    }
-}
-
 fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) if !error.to_string().contains(&source.to_string()) => format!("{error}: {}", chain(source)),
@@ -634,21 +427,6 @@ fn complete_environment(options: &mut Options) {
     if !has(options, "PATH") {
         options.environment.insert(0, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
     }
-}
-
-/// What another container lends: its namespaces in the plan's order, then its /dev/shm with its IPC namespace.
-fn open_joins(options: &Options, [pid, ipc, uts]: [u32; 3], netns: Option<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
-    let mut joins = Vec::new();
-    for (source, process, name) in [(options.pid, pid, "pid"), (options.ipc, ipc, "ipc"), (options.uts, uts, "uts")] {
-        if source == Namespace::Join {
-            joins.push(ns::of_process(process, name)?);
-        }
-    }
-    joins.extend(netns);
-    if options.ipc == Namespace::Join {
-        joins.push(ns::tree_of_process(ipc, c"/dev/shm")?);
-    }
-    Ok(joins)
 }
 
 /// Writes hostname, hosts and resolv.conf, and mounts them unless the user mounts something there.

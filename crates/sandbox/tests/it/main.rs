@@ -68,7 +68,7 @@ impl Place {
             folder,
             options,
             network: Network::None,
-            joins: [0; 3],
+            joins: Default::default(),
             extra_hosts: Vec::new(),
             dns: Default::default(),
             own_files: Vec::new(),
@@ -221,7 +221,7 @@ fn a_further_process_is_confined_like_the_first() {
     assert!(matches!(next(&events), SandboxEvent::Exited { exec, code: 9, .. } if exec == "e1"));
     let error = sandboxes.exec("execs", "e2", |options| options.arguments = vec!["nosuch".into()], None, Vec::new()).unwrap_err();
     assert_eq!((error.to_string().contains("executable file not found in $PATH"), error.exit_code()), (true, 127));
-    sandboxes.signal("execs", 9).unwrap();
+    sandboxes.signal("execs", 9, Duration::ZERO).unwrap();
     assert_eq!(end(&events), 137);
     sandboxes.cleanup("execs");
 }
@@ -241,7 +241,7 @@ fn limits_hold_and_change() {
         let counters = sandboxes.counters("limits");
         assert_eq!((counters.memory_limit, counters.pids_limit), (memory.cast_unsigned(), 30));
     }
-    sandboxes.signal("limits", 9).unwrap();
+    sandboxes.signal("limits", 9, Duration::ZERO).unwrap();
     assert_eq!(end(&events), 137);
     sandboxes.cleanup("limits");
 }
@@ -273,7 +273,7 @@ fn a_frozen_container_runs_nothing_until_it_is_thawed() {
     let (controller, file, wanted) = if host.unified { ("", "cgroup.events", "frozen 1") } else { ("freezer", "freezer.state", "FROZEN") };
     let state = std::fs::read_to_string(host.cgroup_directory(controller, &sandboxes.cgroup("frozen")).join(file)).unwrap();
     assert!(state.lines().any(|line| line == wanted), "{state}");
-    sandboxes.signal("frozen", 15).unwrap();
+    sandboxes.signal("frozen", 15, Duration::ZERO).unwrap();
     assert!(events.recv_timeout(Duration::from_millis(300)).is_err(), "it is frozen");
     sandboxes.resume("frozen").unwrap();
     assert_eq!(end(&events), 3);
@@ -287,8 +287,8 @@ fn a_daemon_that_comes_back_finds_what_lives_and_what_ended() {
     let (first, events) = place.daemon();
     let living = sleeper(&place, &first, "living");
     sleeper(&place, &first, "ended");
-    first.signal("ended", 15).ok();
-    first.signal("ended", 9).unwrap();
+    first.signal("ended", 15, Duration::ZERO).ok();
+    first.signal("ended", 9, Duration::ZERO).unwrap();
     assert_eq!(end(&events), 137);
     drop((first, events));
 
@@ -298,7 +298,7 @@ fn a_daemon_that_comes_back_finds_what_lives_and_what_ended() {
     assert!(matches!(adopt("ended"), Adopted::Exited(record) if record.code == 137));
     assert_eq!(adopt("never"), Adopted::Lost);
     assert_eq!(second.processes("living"), [living.pid]);
-    second.signal("living", 9).unwrap();
+    second.signal("living", 9, Duration::ZERO).unwrap();
     assert_eq!(end(&events), 137);
     second.cleanup("living");
     second.cleanup("ended");

@@ -128,7 +128,7 @@ fn detached(step: &MountStep, given: &[OwnedFd]) -> io::Result<(OwnedFd, bool)> 
         MountSource::BindBeneath { directory, path } => {
             let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
             let directory = rustix::fs::open(directory, flags, rustix::fs::Mode::empty())?;
-            let inside = place::open_beneath(directory.as_fd(), path)?;
+            let inside = sampan_sys::dir::open_beneath(directory.as_fd(), path.as_bytes(), rustix::fs::OFlags::PATH)?;
             let tree = mount::clone_tree(inside.as_fd(), c"", true)?;
             let is_directory = place::is_directory(tree.as_fd())?;
             Ok((tree, is_directory))
