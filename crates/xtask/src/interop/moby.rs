@@ -6,14 +6,14 @@
 //! any other failure, and a known one that passes, fails the run. The result is `docs/interop/moby.md`.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
-use sampan_testkit::{images, setup};
+use sampan_testkit::setup;
 
-use super::{Interop, hub, known};
+use super::outcomes::{Outcome, Status, Tests, program};
+use super::{Interop, hub};
 use crate::rig::{self, Registry, Rig, Server};
 
 const MODULE: &str = "github.com/docker/docker";
@@ -22,25 +22,13 @@ const VERSION: &str = "v28.5.2+incompatible";
 const SUITES: &[&str] = &["build", "container", "image", "session", "system", "volume"];
 /// What is in the engine before.
 const IMAGES: &[&str] = &["busybox:latest", "busybox:glibc", "debian:bookworm-slim", "hello-world:latest"];
-/// Test and reason.
-const KNOWN: &str = include_str!("moby.txt");
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Status {
-    Passed,
-    Failed,
-    Skipped,
-}
-
-/// One test without tests inside it.
-#[derive(Debug, PartialEq, Eq)]
-struct Outcome {
-    /// `SUITE::Test/inner`.
-    test: String,
-    status: Status,
-    /// What it said last.
-    message: String,
-}
+const TESTS: Tests = Tests {
+    name: "moby",
+    title: "moby's integration suites on sampan",
+    group: "suite",
+    known: include_str!("moby.txt"),
+    known_file: "moby.txt",
+};
 
 /// Runs the suites; fails when other tests fail than those that are known to.
 pub(super) fn run(arguments: &Interop) -> anyhow::Result<()> {
@@ -64,15 +52,13 @@ pub(super) fn run(arguments: &Interop) -> anyhow::Result<()> {
         outcomes.extend(found);
         date = rig.sh("date -u +%Y-%m-%d").stdout.trim().to_owned();
     }
-    let text = report(&outcomes, &rig::our_version(), &date)?;
-    println!("{text}");
-    if arguments.docker || arguments.only.is_some() {
-        return Ok(());
-    }
-    images::write(&arguments.report.clone().unwrap_or_else(|| setup::root().join("docs/interop/moby.md")), text.as_bytes())?;
-    let surprises = surprises(&outcomes);
-    ensure!(surprises.is_empty(), "not as crates/xtask/src/interop/moby.txt says:\n{}", surprises.join("\n"));
-    Ok(())
+    let about = format!(
+        "Engine: {}. Suites: {MODULE} {VERSION}, compiled from the Go module, run as on a remote engine, without the tests that start a \
+         dockerd of their own.\nImages are stand-ins; the network namespace has no way out. Left out: config, daemon, network, networking, \
+         plugin, secret and service, which are for swarm mode, managed plugins, networks of one's own and dockerd's own start.",
+        rig::our_version()
+    );
+    TESTS.conclude(arguments, &outcomes, &date, &about)
 }
 
 /// The source as a module of its own, and a program for each suite.
@@ -83,15 +69,10 @@ fn install() -> anyhow::Result<PathBuf> {
     }
     drop(std::fs::remove_dir_all(&folder));
     std::fs::create_dir_all(folder.join("bin"))?;
-    let run = |command: &mut Command| {
-        let output = command.output().with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        ensure!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
-        Ok(output.stdout)
-    };
-    let printed = run(Command::new("go").args(["mod", "download", "-json", &format!("{MODULE}@{VERSION}")]).current_dir(&folder))?;
+    let printed = program(Command::new("go").args(["mod", "download", "-json", &format!("{MODULE}@{VERSION}")]).current_dir(&folder))?;
     let printed: serde_json::Value = serde_json::from_slice(&printed)?;
     let source = folder.join("source");
-    run(Command::new("cp").args(["-r", "--no-preserve=mode", printed["Dir"].as_str().context("a folder")?]).arg(&source))?;
+    program(Command::new("cp").args(["-r", "--no-preserve=mode", printed["Dir"].as_str().context("a folder")?]).arg(&source))?;
     // Its module file has another name, and of its vendored packages only the list is there.
     for kind in ["mod", "sum"] {
         std::fs::rename(source.join(format!("vendor.{kind}")), source.join(format!("go.{kind}")))?;
@@ -100,7 +81,7 @@ fn install() -> anyhow::Result<PathBuf> {
     for suite in SUITES {
         let mut build = Command::new("go");
         build.args(["test", "-mod=mod", "-c", "-o"]).arg(folder.join("bin").join(suite)).arg(format!("./integration/{suite}"));
-        run(build.current_dir(&source))?;
+        program(build.current_dir(&source))?;
     }
     std::fs::write(folder.join("stamp"), "")?;
     Ok(folder)
@@ -191,57 +172,14 @@ fn read(suite: &str, output: &str) -> Vec<Outcome> {
         .collect()
 }
 
-/// What differs from what is written down.
-fn surprises(outcomes: &[Outcome]) -> Vec<String> {
-    let mut found = Vec::new();
-    for outcome in outcomes {
-        match (outcome.status, known::reason(KNOWN, &outcome.test)) {
-            (Status::Failed, None) => found.push(format!("{} fails: {}", outcome.test, outcome.message)),
-            (Status::Passed, Some((false, _))) => found.push(format!("{} passes", outcome.test)),
-            _ => {}
-        }
-    }
-    let ran = |pattern: &str| outcomes.iter().any(|outcome| known::fits(pattern, &outcome.test));
-    found.extend(known::all(KNOWN).filter(|(pattern, _)| !ran(pattern)).map(|(pattern, _)| format!("{pattern} is no test")));
-    found
-}
-
-/// The page: a line a suite, the failing tests.
-fn report(outcomes: &[Outcome], engine: &str, date: &str) -> anyhow::Result<String> {
-    let count = |suite: &str, status: Status| {
-        outcomes.iter().filter(|outcome| outcome.status == status && outcome.test.starts_with(&format!("{suite}::"))).count()
-    };
-    let all = |status| outcomes.iter().filter(|outcome| outcome.status == status).count();
-    let mut text = format!(
-        "# moby's integration suites on sampan\n\nWritten by `cargo xtask interop moby` on {date}: {} passed, {} failed, {} skipped.\n\
-         Engine: {engine}. Suites: {MODULE} {VERSION}, compiled from the Go module, run as on a remote engine, without the tests \
-         that start a dockerd of their own.\nImages are stand-ins; the network namespace has no way out. Left out: config, daemon, network, \
-         networking, plugin, secret and service, which are for swarm mode, managed plugins, networks of one's own and dockerd's own \
-         start.\n\n| suite | passed | failed | skipped |\n|---|---|---|---|\n",
-        all(Status::Passed),
-        all(Status::Failed),
-        all(Status::Skipped)
-    );
-    for suite in SUITES {
-        let [passed, failed, skipped] = [Status::Passed, Status::Failed, Status::Skipped].map(|status| count(suite, status));
-        writeln!(text, "| {suite} | {passed} | {failed} | {skipped} |")?;
-    }
-    text.push_str("\n## Failing tests\n\n| test | why |\n|---|---|\n");
-    for outcome in outcomes.iter().filter(|outcome| outcome.status == Status::Failed) {
-        let unknown = || format!("**not known**: {}", outcome.message);
-        let reason = known::reason(KNOWN, &outcome.test).map_or_else(unknown, |(_, reason)| reason.to_owned());
-        writeln!(text, "| {} | {} |", super::cell(&outcome.test), super::cell(&reason))?;
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::outcomes;
     use super::*;
 
     #[test]
     fn reasons_have_their_form() {
-        known::check(KNOWN);
+        outcomes::check(TESTS.known);
     }
 
     #[test]
@@ -269,12 +207,5 @@ mod tests {
     fn tests_that_start_a_daemon_are_found() {
         let source = "package x\n\nfunc TestA(t *testing.T) {\n\td := daemon.New(t)\n}\n\nfunc TestB(t *testing.T) {\n}\n\nfunc help() { daemon.New(t) }\n";
         assert_eq!(starters(source).collect::<Vec<_>>(), ["TestA"]);
-    }
-
-    #[test]
-    fn surprises_are_told() {
-        let outcome = |status| Outcome { test: "none::TestX".into(), status, message: "why".into() };
-        assert!(surprises(&[outcome(Status::Failed)]).contains(&"none::TestX fails: why".to_owned()));
-        assert!(!surprises(&[outcome(Status::Passed)]).iter().any(|line| line.contains("TestX")));
     }
 }

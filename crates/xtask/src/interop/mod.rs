@@ -9,8 +9,8 @@ mod conformance;
 mod docker_py;
 mod hub;
 mod junit;
-mod known;
 mod moby;
+mod outcomes;
 mod suites;
 
 use std::fmt::Write as _;
