@@ -104,7 +104,9 @@ fn client(round: &Round<'_>, number: u64, dice: &mut Dice, ledger: &mut Ledger) 
             (45..55, Some((name, Life::Created | Life::Stopped))) => {
                 ledger.containers.insert(name.clone(), Life::Unsure);
                 if round.run(&format!("docker start {name}")).is_some() {
-                    ledger.containers.insert(name, Life::Running);
+                    // One whose first start was not acknowledged.
+                    let life = if name.starts_with(BRIEF) { Life::Brief } else { Life::Running };
+                    ledger.containers.insert(name, life);
                 }
             }
             (70..80, Some((name, life))) if life != Life::MayBeGone => commit(round, number, &name, ledger),
